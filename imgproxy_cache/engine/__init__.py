@@ -1,0 +1,1 @@
+"""The embedded engine: a small server that answers imgproxy's URLs with libvips."""
