@@ -1,0 +1,70 @@
+"""Every exception that imgproxy-cache raises."""
+
+from collections.abc import Sequence
+
+
+class ImgproxyCacheError(Exception):
+    """Anything that went wrong and that we know how to explain."""
+
+
+class SettingsError(ImgproxyCacheError):
+    """
+    The environment does not say what we need to start.
+
+    `problems` holds one line per setting, ready to be shown: never a secret,
+    never the user part of a URL.
+    """
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        self.problems = tuple(problems)
+        super().__init__(self.problems)
+
+    def __str__(self) -> str:
+        noun = "setting" if len(self.problems) == 1 else "settings"
+        lines = [f"cannot start, {len(self.problems)} {noun} to fix:"]
+        return "\n  ".join([*lines, *self.problems])
+
+
+class StoreError(ImgproxyCacheError):
+    """
+    A store failed at an operation (a missing image is no failure: that is None).
+
+    `place` is the store as printed (`s3://images/processed`), `operation` the
+    verb with its object (`put cache/0123...`), `cause` what the store said,
+    `hint` what the operator can do about it, and `kind` one short word out of
+    a small set, fit for a metric's label.
+    """
+
+    def __init__(
+        self, *, operation: str, place: str, cause: str, hint: str, kind: str = "other"
+    ) -> None:
+        self.operation = operation
+        self.place = place
+        self.cause = cause
+        self.hint = hint
+        self.kind = kind
+        super().__init__(operation, place, cause, hint, kind)
+
+    def __str__(self) -> str:
+        parts = (self.place, self.operation, self.cause, self.hint)
+        return ": ".join(part for part in parts if part)
+
+
+class UpstreamError(ImgproxyCacheError):
+    """imgproxy gave no whole answer."""
+
+
+class UpstreamUnreachable(UpstreamError):  # noqa: N818 - a state of imgproxy, told by its parent
+    """No connection to imgproxy, or it was lost before the first byte of the answer."""
+
+
+class UpstreamTimedOut(UpstreamError):  # noqa: N818
+    """imgproxy did not accept or answer in time."""
+
+
+class UpstreamBroken(UpstreamError):  # noqa: N818
+    """imgproxy's answer is not HTTP, or it broke off in the middle."""
+
+
+class UpstreamBusy(UpstreamError):  # noqa: N818
+    """No connection to imgproxy, or no buffer for its answer, came free in time."""
