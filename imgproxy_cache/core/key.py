@@ -1,4 +1,4 @@
-"""From the bytes of a request to the name of its object: frozen, see `product.md`'s golden values."""
+"""From the bytes of a request to the name of its object: frozen for good."""
 
 from hashlib import md5
 from typing import NewType

@@ -1,9 +1,33 @@
 """Which requests may share one fetch."""
 
 from collections.abc import Hashable
+from functools import lru_cache
 
 from imgproxy_cache.core.headers import Headers
 from imgproxy_cache.core.imgproxy_path import ImgproxyPath
+
+_NEVER_SHARED = frozenset(
+    {
+        b"if-match",
+        b"if-modified-since",
+        b"if-none-match",
+        b"if-range",
+        b"if-unmodified-since",
+        b"range",
+    }
+)
+# Viewport-Width is read by imgproxy up to 3.8.
+_CHANGES_THE_ANSWER = frozenset(
+    {
+        b"authorization",
+        b"dpr",
+        b"sec-ch-dpr",
+        b"sec-ch-viewport-width",
+        b"sec-ch-width",
+        b"viewport-width",
+        b"width",
+    }
+)
 
 
 def flight_key(
@@ -14,4 +38,32 @@ def flight_key(
     *,
     cookie_passthrough: bool,
 ) -> Hashable | None:
-    raise NotImplementedError
+    """
+    What two requests have in common that may share one fetch; None for one that must not.
+
+    `headers` are those that imgproxy is sent, names in lower case: a field that
+    the client's `Connection` takes away must not choose the flight.  Equal keys
+    mean that nothing in the requests can make imgproxy's answers differ.
+    """
+    if method != "GET" or path is None or path.is_raw:
+        return None
+    formats = -1
+    parts: list[bytes] = []
+    for name, value in headers:
+        if name == b"accept":
+            # Go's Header.Get: of several lines imgproxy reads the first.
+            if formats < 0:
+                formats = _formats(value)
+        elif name in _CHANGES_THE_ANSWER:
+            parts += (name, value)
+        elif name in _NEVER_SHARED or (name == b"cookie" and cookie_passthrough):
+            return None
+    return (target, max(formats, 0), *parts)
+
+
+@lru_cache(maxsize=1024)
+def _formats(accept: bytes) -> int:
+    """Nothing else in `Accept` matters to imgproxy than these three, case included."""
+    return (
+        (b"image/webp" in accept) | (b"image/avif" in accept) << 1 | (b"image/jxl" in accept) << 2
+    )
