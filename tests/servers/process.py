@@ -1,0 +1,61 @@
+"""A server of somebody else's, run as a process for the length of a ``with`` block."""
+
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+
+def free_port() -> int:
+    """A TCP port of 127.0.0.1 that nobody listened on a moment ago."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
+
+
+@contextmanager
+def running(
+    command: Sequence[str],
+    *,
+    port: int,
+    env: Mapping[str, str],
+    timeout_seconds: float = 20,
+) -> Iterator[subprocess.Popen[bytes]]:
+    """
+    The process, once it listens on the port; ended when the block is left.
+
+    Raises: RuntimeError with the last lines it printed, when it ends or stays silent instead.
+    """
+    with tempfile.TemporaryFile() as output:
+        process = subprocess.Popen(
+            command, env=dict(env), stdin=subprocess.DEVNULL, stdout=output, stderr=output
+        )
+        try:
+            if not _listens(process, port, time.monotonic() + timeout_seconds):
+                output.seek(0)
+                said = output.read()[-2000:].decode(errors="replace")
+                raise RuntimeError(f"{Path(command[0]).name} does not listen on {port}: {said}")
+            yield process
+        finally:
+            _stop(process)
+
+
+def _listens(process: subprocess.Popen[bytes], port: int, deadline: float) -> bool:
+    while process.poll() is None and time.monotonic() < deadline:
+        with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+            return True
+        time.sleep(0.01)
+    return False
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(5)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait(5)
