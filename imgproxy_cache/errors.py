@@ -68,3 +68,7 @@ class UpstreamBroken(UpstreamError):  # noqa: N818
 
 class UpstreamBusy(UpstreamError):  # noqa: N818
     """No connection to imgproxy, or no buffer for its answer, came free in time."""
+
+
+class ListenError(ImgproxyCacheError):
+    """An address that we cannot listen on."""

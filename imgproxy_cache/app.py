@@ -1,0 +1,205 @@
+"""
+The composition root: opens everything in the right order, and gives each part the
+two or three values that it needs.  Nothing below sees :class:`Settings`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import socket
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from functools import lru_cache
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.routing import BaseRoute, Match
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from imgproxy_cache.admin import Check, admin_app
+from imgproxy_cache.buffer import Buffer
+from imgproxy_cache.errors import StoreError
+from imgproxy_cache.health import ImgproxyHealth
+from imgproxy_cache.metrics import Level, Metrics
+from imgproxy_cache.proxy import Proxy
+from imgproxy_cache.settings import Settings
+from imgproxy_cache.stores import Store, open_store
+from imgproxy_cache.uploads import Uploads
+from imgproxy_cache.upstream import Upstream
+
+LEVELS_SECONDS = 1.0
+STORE_CHECK_SECONDS = 5.0
+
+
+class CatchAll(BaseRoute):
+    """
+    The one route: really every request.
+
+    Starlette's own ``/{path:path}`` looks at the decoded path and stops at a
+    newline in it.
+    """
+
+    def __init__(self) -> None:
+        self.endpoint: ASGIApp
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        return Match.FULL, {}
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self.endpoint(scope, receive, send)
+
+
+def proxy_app(
+    settings: Settings,
+    metrics: Metrics,
+    *,
+    admin_sockets: list[socket.socket],
+    stop_deadline: Callable[[], float],
+) -> Starlette:
+    """
+    Make the application of the public port.
+
+    `stop_deadline` tells, once a stop was asked for, when (on the event loop's
+    clock) the work that is left is to be abandoned.
+    """
+    catch_all = CatchAll()
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        async with AsyncExitStack() as stack:
+            store = await stack.enter_async_context(open_store(settings.store))
+            upstream = await stack.enter_async_context(upstream_from(settings))
+            uploads = await stack.enter_async_context(
+                Uploads(
+                    store,
+                    concurrency=settings.upload_concurrency,
+                    max_items=settings.upload_queue_items,
+                    max_bytes=settings.upload_queue_bytes,
+                    events=metrics,
+                )
+            )
+            stack.push_async_callback(lambda: uploads.drain(stop_deadline()))
+            buffer = Buffer(settings.buffer_bytes, settings.upstream_wait_seconds)
+            metrics.watch(*_levels(upstream, buffer, uploads))
+            catch_all.endpoint = Proxy(
+                upstream=upstream,
+                buffer=buffer,
+                uploads=uploads,
+                metrics=metrics,
+                path_rules=settings.path_rules,
+                storage_rules=settings.storage_rules,
+                peer_is_trusted=_peer_is_trusted(settings),
+                now=time.time,
+            )
+            checks = {
+                "imgproxy": health_from(settings, upstream).why_not_ready,
+                "store": _store_check(store),
+            }
+            await stack.enter_async_context(_reading_levels(metrics))
+            if admin_sockets:
+                admin = admin_app(checks, metrics.text)
+                await stack.enter_async_context(_serving(admin, admin_sockets))
+            yield
+
+    return Starlette(routes=[catch_all], lifespan=lifespan)
+
+
+def upstream_from(settings: Settings) -> Upstream:
+    return Upstream(
+        settings.upstream_host,
+        settings.upstream_port,
+        max_connections=settings.upstream_connections,
+        max_waiting=1000,
+        wait_seconds=settings.upstream_wait_seconds,
+        connect_timeout_seconds=settings.upstream_connect_timeout_seconds,
+        read_timeout_seconds=settings.upstream_read_timeout_seconds,
+    )
+
+
+def health_from(settings: Settings, upstream: Upstream) -> ImgproxyHealth:
+    return ImgproxyHealth(upstream, settings.upstream_url, settings.health_path)
+
+
+def _peer_is_trusted(settings: Settings) -> Callable[[str], bool]:
+    networks = settings.trusted_proxies
+
+    @lru_cache(maxsize=1024)
+    def peer_is_trusted(address: str) -> bool:
+        return any(ipaddress.ip_address(address) in network for network in networks)
+
+    return peer_is_trusted if networks else lambda address: False
+
+
+def _levels(upstream: Upstream, buffer: Buffer, uploads: Uploads) -> tuple[Level, ...]:
+    return (
+        ("upstream_in_use", "Requests at imgproxy", lambda: upstream.in_use),
+        ("upstream_in_use_limit", "Their limit", lambda: upstream.max_connections),
+        ("upstream_waiting", "Requests waiting for a connection", lambda: upstream.waiting),
+        ("upstream_waiting_limit", "Their limit", lambda: upstream.max_waiting),
+        ("upstream_connections", "Open connections to imgproxy", lambda: upstream.open_connections),
+        ("buffer_bytes", "Memory of images in flight", lambda: buffer.used),
+        ("buffer_bytes_limit", "Its limit", lambda: buffer.max_bytes),
+        ("buffer_waiting", "Fetches waiting for memory", lambda: buffer.waiting),
+        ("upload_queue_items", "Images waiting for upload", lambda: uploads.queue_items),
+        ("upload_queue_items_limit", "Their limit", lambda: uploads.max_items),
+        ("upload_queue_bytes", "Bytes waiting for upload", lambda: uploads.queue_bytes),
+        ("upload_queue_bytes_limit", "Their limit", lambda: uploads.max_bytes),
+    )
+
+
+def _store_check(store: Store) -> Check:
+    async def why_not_ready() -> str | None:
+        try:
+            async with asyncio.timeout(STORE_CHECK_SECONDS):
+                await store.check()
+        except StoreError as error:
+            return str(error)
+        except TimeoutError:
+            return f"{store.place}: check: no answer in {STORE_CHECK_SECONDS:g} s"
+        return None
+
+    return why_not_ready
+
+
+@asynccontextmanager
+async def _reading_levels(metrics: Metrics) -> AsyncIterator[None]:
+    async def read() -> None:
+        while True:
+            metrics.read_levels()
+            await asyncio.sleep(LEVELS_SECONDS)
+
+    task = asyncio.create_task(read())
+    try:
+        yield
+    finally:
+        task.cancel()
+
+
+class _QuietServer(uvicorn.Server):
+    """A server inside another one's process: signals are not its business."""
+
+    def capture_signals(self) -> AbstractAsyncContextManager[None]:  # type: ignore[override]
+        return contextlib.nullcontext()
+
+
+@asynccontextmanager
+async def _serving(app: ASGIApp, sockets: list[socket.socket]) -> AsyncIterator[None]:
+    config = uvicorn.Config(
+        app,
+        http="httptools",
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        timeout_graceful_shutdown=1,
+    )
+    server = _QuietServer(config)
+    task = asyncio.create_task(server.serve(sockets=sockets))
+    try:
+        yield
+    finally:
+        server.should_exit = True
+        await task

@@ -1,0 +1,28 @@
+"""How long a message's body is (RFC 9112 section 6)."""
+
+from imgproxy_cache.core.headers import Headers
+
+
+def content_length(headers: Headers) -> int | None:
+    """
+    The declared length of an answer's body in bytes; None where nothing, or no number, is declared.
+
+    For answers that llhttp has accepted, which refuses conflicting declarations.
+    """
+    for name, value in headers:
+        if len(name) == 14 and name.lower() == b"content-length":
+            return int(value) if value.isdigit() else None
+    return None
+
+
+def is_close_delimited(headers: Headers) -> bool:
+    """Whether only the end of the connection ends an answer's body (RFC 9112 section 6.3)."""
+    return not any(name.lower() in (b"content-length", b"transfer-encoding") for name, _ in headers)
+
+
+def has_body(request_headers: Headers) -> bool:
+    """Whether a request brings a body; names are lower-case."""
+    return any(
+        (name == b"content-length" and value != b"0") or name == b"transfer-encoding"
+        for name, value in request_headers
+    )

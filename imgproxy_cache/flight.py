@@ -1,0 +1,343 @@
+"""
+Single-flight: one fetch from imgproxy, and everyone who waits for its answer.
+
+The fetch belongs to the cache and not to the client that happened to ask first: it
+reads imgproxy at full speed into a bounded buffer, goes on when clients hang up,
+and feeds each of them at its own pace.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import Final
+
+from imgproxy_cache.buffer import Buffer, Claim
+from imgproxy_cache.core.framing import content_length
+from imgproxy_cache.core.headers import Headers
+from imgproxy_cache.core.policy import NotStored
+from imgproxy_cache.errors import UpstreamBusy, UpstreamError
+from imgproxy_cache.upstream import Exchange, Upstream
+
+# How much of an answer that is not buffered is read ahead of its slowest client.
+STREAM_WINDOW_BYTES: Final = 256 * 1024
+
+
+class ClientGone(Exception):  # noqa: N818 - an event, not an error
+    """The client of a :class:`Passenger` hung up."""
+
+
+class Flight:
+    """
+    One request to imgproxy, its answer as far as it has come, and its passengers.
+
+    An answer is buffered whole when it may be (`max_object_bytes`, the buffer's
+    room); otherwise it streams: imgproxy is read no faster than the slowest
+    passenger, and what all have taken is dropped.
+
+    `judge` says of status and header fields why the answer is not to be stored;
+    `landed` is called once when the answer has ended, whole or not.
+    """
+
+    __slots__ = (
+        "_buffer",
+        "_chunks",
+        "_claim",
+        "_exchange",
+        "_first",
+        "_is_head",
+        "_judge",
+        "_landed",
+        "_max_object_bytes",
+        "_passengers",
+        "_request",
+        "_taken",
+        "_upstream",
+        "_window",
+        "error",
+        "has_begun",
+        "headers",
+        "is_over",
+        "is_streaming",
+        "is_whole",
+        "size",
+        "status",
+        "why_not_stored",
+    )
+
+    def __init__(
+        self,
+        upstream: Upstream,
+        buffer: Buffer,
+        request: bytes,
+        *,
+        is_head: bool,
+        max_object_bytes: int,
+        judge: Callable[[int, Headers], NotStored | None],
+        landed: Callable[[Flight], None],
+    ) -> None:
+        self.status = 0
+        self.headers: Headers = []
+        self.why_not_stored: NotStored | None = None
+        self.size = 0
+        self.has_begun = False  # passengers may see status and header fields
+        self.is_streaming = False
+        self.is_over = False
+        self.is_whole = False
+        self.error: UpstreamError | None = None
+        self._upstream = upstream
+        self._buffer = buffer
+        self._request = request
+        self._is_head = is_head
+        self._max_object_bytes = max_object_bytes
+        self._judge = judge
+        self._landed = landed
+        self._exchange: Exchange | None = None
+        self._claim: Claim | None = None
+        self._taken = 0  # bytes of the buffer that are ours
+        self._chunks: deque[bytes] = deque()
+        self._first = 0  # number of the first chunk that is still here
+        self._window = 0  # bytes in _chunks, while streaming
+        self._passengers: set[Passenger] = set()
+
+    def start(self) -> None:
+        if self._buffer.is_full:
+            self._claim = self._buffer.claim(0, self._fetch, self._refuse)
+        else:
+            self._fetch()
+
+    def board(self) -> Passenger:
+        passenger = Passenger(self)
+        self._passengers.add(passenger)
+        return passenger
+
+    @property
+    def can_be_boarded(self) -> bool:
+        """Whether a newcomer would still see all of the answer."""
+        return not self.is_over and self._first == 0
+
+    @property
+    def chunks(self) -> tuple[bytes, ...]:
+        return tuple(self._chunks)
+
+    def leave(self, passenger: Passenger) -> None:
+        """
+        A passenger goes, served or not.
+
+        What imgproxy was not asked for yet is dropped with the last of them, and
+        so is a stream, which nobody would empty; an answer that is buffered
+        comes in all the same.
+        """
+        self._passengers.discard(passenger)
+        if self._passengers:
+            if self.is_streaming:
+                self._drop_what_all_have_taken()
+        elif self.is_over:
+            self._give_back()
+        elif self._exchange is None or not self._exchange.is_sent or self.is_streaming:
+            self._abandon()
+
+    # AnswerSink
+
+    def answer_began(self, status: int, headers: Headers) -> None:
+        self.status = status
+        self.headers = headers
+        self.why_not_stored = self._judge(status, headers)
+        length = 0 if self._is_head else content_length(headers)
+        if length is None:
+            self._show()
+        elif length > self._max_object_bytes or length > self._buffer.max_bytes:
+            self._stream()
+            self._show()
+        elif self._buffer.take(length):
+            self._taken = length
+            self._show()
+        else:
+            self._claim = self._buffer.claim(length, self._granted, self._refuse)
+            self._pause()
+
+    def chunk_came(self, chunk: bytes) -> None:
+        self.size += len(chunk)
+        self._chunks.append(chunk)
+        if self.is_streaming:
+            self._window += len(chunk)
+            if self._window > STREAM_WINDOW_BYTES:
+                self._pause()
+        elif self.size > self._taken and self._claim is None:
+            self._take_more(len(chunk))
+        self._wake()
+
+    def answer_ended(self, *, is_whole: bool) -> None:
+        if self._claim is not None:  # all of it came before its turn
+            self._buffer.withdraw(self._claim)
+            self._claim = None
+            self._buffer.overdraw(self.size)
+            self._taken = self.size
+            self._show()
+        self.is_whole = is_whole
+        self._end()
+
+    def fetch_failed(self, error: UpstreamError) -> None:
+        self.error = error
+        self._end()
+
+    # Below: in the order in which the above calls it
+
+    def _fetch(self) -> None:
+        self._claim = None
+        self._exchange = self._upstream.fetch(self._request, self, is_head=self._is_head)
+
+    def _refuse(self) -> None:
+        self._claim = None
+        self.error = UpstreamBusy(
+            f"no room for another image in {self._buffer.max_bytes} bytes of buffer "
+            f"for {self._buffer.wait_seconds:g} s"
+        )
+        self._abandon()
+
+    def _abandon(self) -> None:
+        self._end()
+        if self._exchange is not None:
+            self._exchange.abandon()
+
+    def _end(self) -> None:
+        if self.is_over:
+            return
+        self.is_over = True
+        if self._claim is not None:
+            self._buffer.withdraw(self._claim)
+            self._claim = None
+        self._landed(self)
+        self._wake()
+        if not self._passengers:
+            self._give_back()
+
+    def _give_back(self) -> None:
+        taken, self._taken = self._taken, 0
+        self._chunks.clear()
+        if taken:
+            self._buffer.give_back(taken)
+
+    def _granted(self) -> None:
+        self._taken = self._claim.size if self._claim is not None else 0
+        self._claim = None
+        self._show()
+        self._resume()
+
+    def _show(self) -> None:
+        self.has_begun = True
+        self._wake()
+
+    def _take_more(self, size: int) -> None:
+        """An answer of unknown length takes room as it grows, and streams when there is none."""
+        if self.size <= self._max_object_bytes and self._buffer.take(size):
+            self._taken += size
+        else:
+            self.why_not_stored = self.why_not_stored or NotStored.TOO_LARGE
+            self._stream()
+
+    def _stream(self) -> None:
+        self.is_streaming = True
+        if not self._passengers:
+            self._abandon()
+            return
+        self._window = sum(map(len, self._chunks))
+        self._drop_what_all_have_taken()
+        if self._window > STREAM_WINDOW_BYTES:
+            self._pause()
+
+    def _drop_what_all_have_taken(self) -> None:
+        slowest = min((p.position for p in self._passengers), default=self._first)
+        while self._first < slowest:
+            self._window -= len(self._chunks.popleft())
+            self._first += 1
+        if self._taken > self._window:
+            surplus = self._taken - self._window
+            self._taken = self._window
+            self._buffer.give_back(surplus)
+        if self._window <= STREAM_WINDOW_BYTES:
+            self._resume()
+
+    def _pause(self) -> None:
+        if self._exchange is not None:
+            self._exchange.pause()
+
+    def _resume(self) -> None:
+        if self._exchange is not None:
+            self._exchange.resume()
+
+    def _wake(self) -> None:
+        for passenger in self._passengers:
+            passenger.wake()
+
+    # For Passenger
+
+    def has_chunk(self, number: int) -> bool:
+        return number - self._first < len(self._chunks)
+
+    def chunk(self, number: int) -> bytes:
+        return self._chunks[number - self._first]
+
+    def chunk_was_taken(self) -> None:
+        if self.is_streaming:
+            self._drop_what_all_have_taken()
+
+
+class Passenger:
+    """
+    One client's place in a :class:`Flight`.
+
+    Both methods raise :class:`ClientGone` once :meth:`hang_up` was called, and
+    the flight's :class:`~imgproxy_cache.errors.UpstreamError` when it failed.
+    """
+
+    __slots__ = ("_flight", "_is_gone", "_wakeup", "position")
+
+    def __init__(self, flight: Flight) -> None:
+        self.position = 0
+        self._flight = flight
+        self._is_gone = False
+        self._wakeup: asyncio.Future[None] | None = None
+
+    async def beginning(self) -> None:
+        """Wait for status and header fields."""
+        while not self._flight.has_begun:
+            await self._progress()
+
+    async def next_chunk(self) -> tuple[bytes, bool]:
+        """Wait for more of the body; the flag says that nothing follows."""
+        flight = self._flight
+        while not flight.has_chunk(self.position):
+            if flight.is_over and flight.error is None:
+                return b"", True
+            await self._progress()
+        chunk = flight.chunk(self.position)
+        self.position += 1
+        flight.chunk_was_taken()
+        is_last = flight.is_over and flight.error is None and not flight.has_chunk(self.position)
+        return chunk, is_last
+
+    def hang_up(self) -> None:
+        """The client is gone; callable at any moment."""
+        self._is_gone = True
+        self.leave()
+        self.wake()
+
+    def leave(self) -> None:
+        self._flight.leave(self)
+
+    def wake(self) -> None:
+        if self._wakeup is not None and not self._wakeup.done():
+            self._wakeup.set_result(None)
+
+    async def _progress(self) -> None:
+        if self._is_gone:
+            raise ClientGone
+        if self._flight.error is not None:
+            raise self._flight.error
+        self._wakeup = asyncio.get_running_loop().create_future()
+        await self._wakeup
+        self._wakeup = None
+        if self._is_gone:
+            raise ClientGone

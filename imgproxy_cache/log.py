@@ -1,0 +1,87 @@
+"""
+The log: one JSON object a line on stdout, or readable lines on a terminal.
+
+Every line has `timestamp` (RFC 3339, UTC), `level`, `event` (``noun.past_participle``)
+and, where there is a sentence for people, `message`.  The events:
+
+=====================  =========================================================
+``server.started``     listening; `bind`, `workers`, `store`
+``server.stopping``    asked to stop; `drain_seconds`
+``server.stopped``     done
+``server.warned``      a setting that works otherwise than it may seem
+``server.logged``      what uvicorn or asyncio had to say
+``upstream.awaited``   "Waiting for imgproxy to be ready..."
+``upstream.ready``     "imgproxy is ready"
+``upstream.failed``    not ready in time, and what to look at
+``request.served``     one for each request
+``request.failed``     one for each request that got no whole answer, and why
+``image.refused``      announced as stored, but it did not arrive whole
+``client.stalled``     cut off: it took no byte of its answer
+``upload.stored``      "Uploaded to S3"; `path`, `bucket`, `key`
+``upload.failed``      once for each image that the store did not take
+``upload.dropped``     the queue was full
+``upload.abandoned``   what a stop left behind
+=====================  =========================================================
+
+No line holds a secret: targets come without their query, settings without values.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+import orjson
+import structlog
+from structlog.typing import EventDict, WrappedLogger
+
+LogFormat = Literal["json", "console"]
+
+
+def configure(level: str, log_format: LogFormat | None) -> None:
+    """
+    Set structlog up, and send what libraries log from WARNING up the same way.
+
+    `log_format` None is `console` on a terminal, else `json`.
+    """
+    log_format = log_format or ("console" if sys.stdout.isatty() else "json")
+    renderer: Any = _render_json if log_format == "json" else _console_renderer()
+    structlog.configure(
+        processors=[_stamp, renderer],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.BytesLoggerFactory(sys.stdout.buffer),
+        cache_logger_on_first_use=True,
+    )
+    logging.basicConfig(handlers=[_ToStructlog()], level=logging.WARNING, force=True)
+
+
+def _stamp(logger: WrappedLogger, method_name: str, event_dict: EventDict) -> EventDict:
+    event_dict["level"] = method_name
+    event_dict["timestamp"] = datetime.now(UTC).isoformat(timespec="milliseconds")
+    return event_dict
+
+
+def _render_json(logger: WrappedLogger, method_name: str, event_dict: EventDict) -> bytes:
+    return orjson.dumps(event_dict, default=str)
+
+
+def _console_renderer() -> Any:
+    render = structlog.dev.ConsoleRenderer(colors=sys.stdout.isatty())
+
+    def as_bytes(logger: WrappedLogger, method_name: str, event_dict: EventDict) -> bytes:
+        return str(render(logger, method_name, event_dict)).encode("utf-8", "backslashreplace")
+
+    return as_bytes
+
+
+class _ToStructlog(logging.Handler):
+    """What uvicorn and asyncio log, as one line each, the traceback included."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        fields: dict[str, str] = {"message": record.getMessage(), "logger": record.name}
+        if record.exc_info:
+            fields["exception"] = logging.Formatter().formatException(record.exc_info)
+        level = "error" if record.levelno >= logging.ERROR else "warning"
+        getattr(structlog.get_logger(), level)("server.logged", **fields)

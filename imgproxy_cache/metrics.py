@@ -1,0 +1,135 @@
+"""
+What is counted, for Prometheus.
+
+Counters are advanced as things happen; levels (queues, buffers, connections) are
+read once a second and at each scrape.  With several workers prometheus-client
+keeps the figures in files that all of them share (``PROMETHEUS_MULTIPROC_DIR``),
+so that any worker answers for all.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    generate_latest,
+)
+from prometheus_client.multiprocess import MultiProcessCollector
+
+PREFIX = "imgproxy_cache"
+# From an answer out of memory to imgproxy's own time-out.
+SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+
+Level = tuple[str, str, Callable[[], float]]
+"""A gauge: name, help, how to read it."""
+
+
+class Metrics:
+    """The figures of one worker, and the text with the figures of all."""
+
+    def __init__(self) -> None:
+        self._registry = CollectorRegistry()
+        self._levels: list[tuple[Gauge, Callable[[], float]]] = []
+        self._requests = self._counter(
+            "requests", "Requests by outcome (the reason where an image was not stored)", "outcome"
+        )
+        self._collapsed = self._counter("requests_collapsed", "Requests that shared a fetch")
+        self._cut_off = self._counter("clients_cut_off", "Clients that took no byte for too long")
+        self._answered = self._counter("answer_bytes", "Bytes of bodies sent to clients")
+        self._fetched = self._counter("fetched_bytes", "Bytes of bodies received from imgproxy")
+        self._fetches = self._counter("fetches", "Answers of imgproxy by status", "status")
+        self._seconds = self._histogram("request_seconds", "From request to the end of the answer")
+        self._first_byte = self._histogram(
+            "first_byte_seconds", "From request to the answer's head"
+        )
+        self._uploads = self._counter("uploads", "Uploads by result", "result")
+        self._uploaded = self._counter("uploaded_bytes", "Bytes of images stored")
+        self._upload_seconds = self._histogram("upload_seconds", "Time that storing took")
+        self._requests_by = cache(self._requests.labels)
+        self._fetches_by = cache(self._fetches.labels)
+        _forget_dead_workers()
+
+    # Requests
+
+    def request_ended(
+        self, outcome: str, *, collapsed: bool, seconds: float, first_byte_seconds: float, size: int
+    ) -> None:
+        self._requests_by(outcome).inc()
+        self._seconds.observe(seconds)
+        self._first_byte.observe(first_byte_seconds)
+        self._answered.inc(size)
+        if collapsed:
+            self._collapsed.inc()
+
+    def fetch_ended(self, status: int, size: int) -> None:
+        self._fetches_by(str(status)).inc()
+        self._fetched.inc(size)
+
+    def refused(self, why_not: str) -> None:
+        """Announced as stored, and then not fit to be."""
+        self._uploads.labels(f"refused_{why_not}").inc()
+
+    def client_was_cut_off(self) -> None:
+        self._cut_off.inc()
+
+    # Uploads (UploadEvents)
+
+    def stored(self, size: int, seconds: float) -> None:
+        self._uploads.labels("stored").inc()
+        self._uploaded.inc(size)
+        self._upload_seconds.observe(seconds)
+
+    def failed(self, kind: str) -> None:
+        self._uploads.labels(f"failed_{kind}").inc()
+
+    def dropped(self, size: int) -> None:
+        self._uploads.labels("dropped").inc()
+
+    def abandoned(self, items: int) -> None:
+        self._uploads.labels("abandoned").inc(items)
+
+    # Levels
+
+    def watch(self, *levels: Level) -> None:
+        """Show what these functions return."""
+        for name, text, read in levels:
+            gauge = Gauge(
+                f"{PREFIX}_{name}", text, registry=self._registry, multiprocess_mode="livesum"
+            )
+            self._levels.append((gauge, read))
+        self.read_levels()
+
+    def read_levels(self) -> None:
+        for gauge, read in self._levels:
+            gauge.set(read())
+
+    def text(self) -> bytes:
+        """All figures in Prometheus' text format."""
+        self.read_levels()
+        if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+            return generate_latest(self._registry)
+        of_all_workers = CollectorRegistry()
+        MultiProcessCollector(of_all_workers)  # type: ignore[no-untyped-call]
+        return generate_latest(of_all_workers)
+
+    def _counter(self, name: str, text: str, *labels: str) -> Counter:
+        return Counter(f"{PREFIX}_{name}", text, labels, registry=self._registry)
+
+    def _histogram(self, name: str, text: str) -> Histogram:
+        return Histogram(f"{PREFIX}_{name}", text, registry=self._registry, buckets=SECONDS)
+
+
+def _forget_dead_workers() -> None:
+    """Remove the levels of workers that are no more; their counts stay."""
+    folder = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
+    for file in Path(folder).glob("gauge_live*_*.db") if folder else ():
+        pid = file.stem.rpartition("_")[2]
+        if pid.isdigit() and not Path("/proc", pid).exists():
+            file.unlink(missing_ok=True)

@@ -1,0 +1,325 @@
+"""
+uvicorn's HTTP protocol, with what it leaves out.
+
+* The target reaches the application as the bytes that came (``scope["raw_path"]``,
+  query included): uvicorn drops fragments and turns ``http://evil/p`` into ``/p``.
+* What is no request for us is refused here: a target that is not an ASCII path,
+  not exactly one ``Host`` (RFC 9112 section 3.2).
+* Limits that uvicorn and llhttp do not have: size and time of a request's head,
+  time of its body, and clients that do not take their answer.
+* The application can watch the connection (``scope["extensions"]["imgproxy_cache"]``
+  is the :class:`ClientConnection`) without a task that waits for ``http.disconnect``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from enum import Enum, auto
+from typing import Any, Final, NamedTuple, NoReturn
+
+import httptools
+from uvicorn._types import ASGI3Application
+from uvicorn.protocols.http.httptools_impl import (
+    STATUS_LINE,
+    HttpToolsProtocol,
+    RequestResponseCycle,
+)
+
+# As nginx's large_client_header_buffers and Apache's LimitRequestFields: far above
+# what browsers send, far below what hurts.
+MAX_TARGET_BYTES: Final = 16 * 1024
+MAX_HEAD_BYTES: Final = 64 * 1024
+MAX_HEAD_FIELDS: Final = 100
+ARRIVAL_SECONDS: Final = 10.0
+# A close with unread bytes resets the connection, and the client may never see why:
+# what it still sends is read for so long, and ignored.
+LINGER_SECONDS: Final = 2.0
+# The same for a body whose request was answered with 413 and that comes nonetheless.
+MAX_IGNORED_BODY_BYTES: Final = 1024 * 1024
+
+
+class Refusal(NamedTuple):
+    """Why a request was not understood."""
+
+    status: int
+    reason: bytes
+
+
+BAD_TARGET: Final = Refusal(400, b"the request target must be a path of ASCII characters")
+BAD_HOST: Final = Refusal(400, b"a request needs exactly one Host field")
+BAD_REQUEST: Final = Refusal(400, b"not a valid HTTP/1.1 request")
+TIMED_OUT: Final = Refusal(408, b"the request did not arrive in %d seconds" % ARRIVAL_SECONDS)
+TARGET_TOO_LONG: Final = Refusal(414, b"the request target is over %d bytes" % MAX_TARGET_BYTES)
+HEAD_TOO_LARGE: Final = Refusal(
+    431, b"the request head is over %d bytes or %d fields" % (MAX_HEAD_BYTES, MAX_HEAD_FIELDS)
+)
+
+
+class _Refused(Exception):  # noqa: N818 - ends the parser's run
+    """Raised in a parser's callback, after :attr:`ClientConnection._refusal` was set."""
+
+
+class Phase(Enum):
+    """How far the newest request has come in."""
+
+    IDLE = auto()
+    HEAD = auto()
+    BODY = auto()
+
+
+class ClientConnection(HttpToolsProtocol):
+    """
+    One client's connection.
+
+    A client that takes no byte of its answer for `client_stall_seconds` is cut
+    off, and `client_was_cut_off` called.
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        client_stall_seconds: float,
+        client_was_cut_off: Callable[[], None],
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        self._stall_seconds = client_stall_seconds
+        self._was_cut_off = client_was_cut_off
+        self._phase = Phase.IDLE
+        self._refusal: Refusal | None = None
+        self._head_bytes = 0
+        self._hosts = 0
+        self._ignored_body_bytes = 0
+        self._arrival_timer: asyncio.TimerHandle | None = None
+        self._stall_timer: asyncio.TimerHandle | None = None
+        self._unsent = 0  # bytes in the write buffer when the client last took some
+        self._unsent_since = 0.0
+        self._when_lost: Callable[[], None] | None = None
+        self._extensions = {"imgproxy_cache": self}
+        self._answering: RequestResponseCycle
+
+    # For the application
+
+    def when_lost(self, callback: Callable[[], None] | None) -> None:
+        """Call `callback` when the client hangs up; at once if it has."""
+        self._when_lost = callback
+        if callback is not None and self.transport.is_closing():
+            callback()
+
+    def break_off(self) -> None:
+        """End the connection so that the client sees that its answer is not whole."""
+        self._answering.disconnected = True  # uvicorn need not complain of what is meant
+        self.transport.abort()
+
+    # asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._expect_more()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        for timer in (self._arrival_timer, self._stall_timer):
+            if timer is not None:
+                timer.cancel()
+        super().connection_lost(exc)
+        if self._when_lost is not None:
+            self._when_lost()
+
+    def data_received(self, data: bytes) -> None:
+        if self._refusal is not None:
+            return
+        self._unset_keepalive_if_required()
+        was_in_head = self._phase is Phase.HEAD
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            self.cycle.keep_alive = False  # what follows would not be HTTP/1.1
+        except httptools.HttpParserError:
+            self._refuse(self._refusal or BAD_REQUEST)
+            return
+        if was_in_head and self._phase is Phase.HEAD:
+            # One field without an end is in no callback's count.
+            self._head_bytes += len(data)
+            if self._head_bytes > MAX_TARGET_BYTES + MAX_HEAD_BYTES:
+                self._refuse(HEAD_TOO_LARGE)
+                return
+        if self._phase is Phase.IDLE and self._is_answering():
+            self._expect_no_more()
+        else:
+            self._expect_more()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._watch_for_stall()
+
+    # httptools callbacks
+
+    def on_message_begin(self) -> None:
+        self._phase = Phase.HEAD
+        self._head_bytes = 0
+        self._hosts = 0
+        self.url = b""
+        self.expect_100_continue = False
+        self.headers = []
+        self.scope = {  # type: ignore[typeddict-item]
+            "type": "http",
+            "asgi": {"version": self.asgi_version, "spec_version": "2.3"},
+            "http_version": "1.1",
+            "server": self.server,
+            "client": self.client,
+            "scheme": self.scheme,  # type: ignore[typeddict-item]
+            "root_path": "",
+            "headers": self.headers,
+            "state": self.app_state,
+            "extensions": self._extensions,  # type: ignore[typeddict-item]
+        }
+
+    def on_url(self, url: bytes) -> None:
+        self.url += url
+        if len(self.url) > MAX_TARGET_BYTES:
+            self._reject(TARGET_TOO_LONG)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._phase is not Phase.HEAD:
+            return  # a trailer must not pass for a header field
+        self._head_bytes += len(name) + len(value) + 4
+        if self._head_bytes > MAX_HEAD_BYTES or len(self.headers) == MAX_HEAD_FIELDS:
+            self._reject(HEAD_TOO_LARGE)
+        name = name.lower()
+        if name == b"host":
+            self._hosts += 1
+        elif name == b"expect" and value.lower() == b"100-continue":
+            self.expect_100_continue = True
+        self.headers.append((name, value))
+
+    def on_headers_complete(self) -> None:
+        target = self.url
+        if not target.startswith(b"/") or not target.isascii():
+            self._reject(BAD_TARGET)
+        if self._hosts != 1:
+            self._reject(BAD_HOST)
+        self._phase = Phase.BODY
+        self._ignored_body_bytes = 0
+        http_version = self.parser.get_http_version()
+        scope = self.scope
+        scope["method"] = self.parser.get_method().decode("ascii")
+        scope["http_version"] = http_version
+        scope["path"] = target.partition(b"?")[0].decode("ascii")
+        scope["raw_path"] = target
+        scope["query_string"] = b""
+        previous = self.cycle
+        self.cycle = RequestResponseCycle(
+            scope=scope,
+            transport=self.transport,
+            flow=self.flow,
+            logger=self.logger,
+            access_logger=self.access_logger,
+            access_log=False,
+            default_headers=self.server_state.default_headers,
+            message_event=asyncio.Event(),
+            expect_100_continue=self.expect_100_continue,
+            keep_alive=http_version != "1.0" and self.parser.should_keep_alive(),
+            on_response=self.on_response_complete,
+        )
+        if previous is None or previous.response_complete:
+            self._start_asgi_task(self.cycle, self.app)
+        else:  # pipelined
+            self.flow.pause_reading()
+            self.pipeline.appendleft((self.cycle, self.app))
+
+    def on_body(self, body: bytes) -> None:
+        super().on_body(body)
+        if self.cycle.response_complete:
+            self._ignored_body_bytes += len(body)
+            if self._ignored_body_bytes > MAX_IGNORED_BODY_BYTES:
+                self.transport.abort()
+
+    def on_message_complete(self) -> None:
+        self._phase = Phase.IDLE
+        super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self._refusal is not None:
+            self._answer_refusal(self._refusal)
+        if self.transport.get_write_buffer_size():
+            self._watch_for_stall()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        self._answering = cycle
+        super()._start_asgi_task(cycle, app)
+
+    # Requests that do not arrive, or are none
+
+    def _is_answering(self) -> bool:
+        return self.cycle is not None and not self.cycle.response_complete
+
+    def _expect_more(self) -> None:
+        if self._arrival_timer is None:
+            self._arrival_timer = self.loop.call_later(ARRIVAL_SECONDS, self._did_not_arrive)
+
+    def _expect_no_more(self) -> None:
+        if self._arrival_timer is not None:
+            self._arrival_timer.cancel()
+            self._arrival_timer = None
+
+    def _did_not_arrive(self) -> None:
+        if self._phase is Phase.IDLE:
+            self.transport.close()
+        else:
+            self._refuse(TIMED_OUT)
+
+    def _reject(self, refusal: Refusal) -> NoReturn:
+        self._refusal = refusal
+        raise _Refused
+
+    def _refuse(self, refusal: Refusal) -> None:
+        """Answer with an error, after the answers that are owed, and close."""
+        self._refusal = refusal
+        if self._phase is not Phase.BODY and self._is_answering():
+            return  # its turn comes in on_response_complete
+        if self._phase is Phase.BODY and (self.pipeline or self.cycle.response_started):
+            self.transport.abort()
+            return
+        self._answer_refusal(refusal)
+
+    def _answer_refusal(self, refusal: Refusal) -> None:
+        self._unset_keepalive_if_required()
+        if self.transport.is_closing():
+            return
+        self.transport.write(
+            STATUS_LINE[refusal.status]
+            + b"Content-Type: text/plain; charset=utf-8\r\n"
+            + b"Content-Length: %d\r\n" % (len(refusal.reason) + 1)
+            + b"Cache-Control: no-store\r\nConnection: close\r\n\r\n%b\n" % refusal.reason
+        )
+        self.transport.write_eof()
+        self._expect_no_more()
+        self._arrival_timer = self.loop.call_later(LINGER_SECONDS, self.transport.abort)
+
+    # Clients that do not take their answer
+
+    def _watch_for_stall(self) -> None:
+        self._unsent = self.transport.get_write_buffer_size()
+        self._unsent_since = self.loop.time()
+        if self._stall_timer is None:
+            self._check_for_stall_later()
+
+    def _check_for_stall_later(self) -> None:
+        seconds = min(self._stall_seconds / 4, 5.0)
+        self._stall_timer = self.loop.call_later(seconds, self._check_for_stall)
+
+    def _check_for_stall(self) -> None:
+        self._stall_timer = None
+        unsent = self.transport.get_write_buffer_size()
+        now = self.loop.time()
+        if unsent == 0:
+            return
+        if unsent != self._unsent:
+            self._unsent, self._unsent_since = unsent, now
+        elif now - self._unsent_since >= self._stall_seconds:
+            self._was_cut_off()
+            self.transport.abort()
+            return
+        self._check_for_stall_later()

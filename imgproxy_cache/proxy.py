@@ -1,0 +1,378 @@
+"""
+The flow of one request: read it, find or start its flight, relay the answer, keep the image.
+
+An ASGI application behind :class:`~imgproxy_cache.protocol.ClientConnection`.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+import time
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from email.utils import formatdate
+from typing import Final, Protocol
+
+import structlog
+from starlette.types import Receive, Scope, Send
+
+from imgproxy_cache.buffer import Buffer
+from imgproxy_cache.core.cache_status import cache_status, cache_status_of_failure
+from imgproxy_cache.core.framing import has_body
+from imgproxy_cache.core.headers import (
+    Headers,
+    answer_headers,
+    request_headers_for_upstream,
+    stored_fields,
+)
+from imgproxy_cache.core.imgproxy_path import ImgproxyPath, PathRules, read_path
+from imgproxy_cache.core.key import key_from_target, path_from_target
+from imgproxy_cache.core.policy import (
+    NotStored,
+    StorageRules,
+    why_not_stored,
+    why_not_stored_whole,
+)
+from imgproxy_cache.core.sharing import flight_key
+from imgproxy_cache.errors import (
+    UpstreamBusy,
+    UpstreamError,
+    UpstreamTimedOut,
+)
+from imgproxy_cache.flight import ClientGone, Flight, Passenger
+from imgproxy_cache.metrics import Metrics
+from imgproxy_cache.uploads import Upload, Uploads
+from imgproxy_cache.upstream import Upstream
+
+MAX_REQUEST_BODY_BYTES: Final = 64 * 1024
+RETRY_AFTER_SECONDS: Final = 1
+REQUEST_ID = re.compile(rb"[A-Za-z0-9_-]+")  # what imgproxy echoes
+
+log = structlog.get_logger()
+
+
+class Client(Protocol):
+    """What the proxy needs of a client's connection."""
+
+    def when_lost(self, callback: Callable[[], None] | None) -> None: ...
+
+    def break_off(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A request as imgproxy is asked it."""
+
+    method: str
+    target: bytes
+    headers: Headers
+    path: ImgproxyPath | None
+    flight_key: Hashable | None
+    request_id: bytes | None
+
+    def wire(self) -> bytes:
+        lines = [b"%b %b HTTP/1.1" % (self.method.encode("ascii"), self.target)]
+        lines += [b"%b: %b" % field for field in self.headers]
+        return b"\r\n".join([*lines, b"", b""])
+
+
+@dataclass(slots=True)
+class Answer:
+    """What a client has been given, for log and metrics."""
+
+    status: int = 0
+    size: int = 0
+    first_byte_seconds: float = 0.0
+
+
+class Proxy:
+    """
+    Answers every request from imgproxy, and hands good images to `uploads`.
+
+    `peer_is_trusted` says whose ``X-Forwarded-*`` are believed; `now` is the
+    time in seconds since the epoch.
+    """
+
+    def __init__(
+        self,
+        *,
+        upstream: Upstream,
+        buffer: Buffer,
+        uploads: Uploads,
+        metrics: Metrics,
+        path_rules: PathRules,
+        storage_rules: StorageRules,
+        peer_is_trusted: Callable[[str], bool],
+        now: Callable[[], float],
+    ) -> None:
+        self._upstream = upstream
+        self._buffer = buffer
+        self._uploads = uploads
+        self._metrics = metrics
+        self._path_rules = path_rules
+        self._storage_rules = storage_rules
+        self._peer_is_trusted = peer_is_trusted
+        self._now = now
+        self._flights: dict[Hashable, Flight] = {}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        began = time.perf_counter()
+        client: Client = scope["extensions"]["imgproxy_cache"]
+        request = self._read(scope)
+        answer = Answer()
+        if has_body(scope["headers"]) and not await _body_is_small(scope["headers"], receive):
+            await _refuse_body(request, answer, send)
+            self._report(request, answer, "body-too-large", began)
+            return
+        flight, collapsed = self._find_or_start(request)
+        passenger = flight.board()
+        client.when_lost(passenger.hang_up)
+        try:
+            await passenger.beginning()
+            answer.first_byte_seconds = time.perf_counter() - began
+            await _relay(request, flight, passenger, collapsed, answer, send)
+            outcome = str(flight.why_not_stored or "stored")
+        except ClientGone:
+            outcome = "client-gone"
+        except UpstreamError as error:
+            outcome = _name(error)
+            if answer.status:
+                client.break_off()
+            else:
+                await _answer_failure(request, error, answer, send)
+            _log_failure(request, answer, error)
+        finally:
+            client.when_lost(None)
+            passenger.leave()
+        self._report(request, answer, outcome, began, collapsed=collapsed)
+
+    def _read(self, scope: Scope) -> Request:
+        target: bytes = scope["raw_path"]
+        client_ip: str = scope["client"][0]
+        path = read_path(target, self._path_rules)
+        headers = request_headers_for_upstream(
+            scope["headers"],
+            client_ip=client_ip.encode("ascii"),
+            scheme=scope["scheme"].encode("ascii"),
+            peer_is_trusted=self._peer_is_trusted(client_ip),
+            keep_accept_encoding=path is not None and path.is_raw,
+        )
+        method: str = scope["method"]
+        rules = self._storage_rules
+        return Request(
+            method=method,
+            target=target,
+            headers=headers,
+            path=path,
+            flight_key=flight_key(
+                method, target, headers, path, cookie_passthrough=rules.cookie_passthrough
+            ),
+            request_id=_request_id(headers),
+        )
+
+    def _find_or_start(self, request: Request) -> tuple[Flight, bool]:
+        """The flight that fetches this answer, and whether it was under way."""
+        key = request.flight_key
+        if key is not None:
+            flight = self._flights.get(key)
+            if flight is not None and flight.can_be_boarded:
+                return flight, True
+        flight = Flight(
+            self._upstream,
+            self._buffer,
+            request.wire(),
+            is_head=request.method == "HEAD",
+            max_object_bytes=self._storage_rules.max_object_bytes,
+            judge=lambda status, headers: self._judge(request, status, headers),
+            landed=lambda flight: self._landed(request, flight),
+        )
+        if key is not None:
+            self._flights[key] = flight
+        flight.start()
+        return flight, False
+
+    def _judge(self, request: Request, status: int, headers: Headers) -> NotStored | None:
+        return why_not_stored(
+            self._storage_rules,
+            method=request.method,
+            path=request.path,
+            request_headers=request.headers,
+            status=status,
+            headers=headers,
+            now=self._now(),
+        )
+
+    def _landed(self, request: Request, flight: Flight) -> None:
+        """The fetch is over: keep the image, if it is one."""
+        if self._flights.get(request.flight_key) is flight:
+            del self._flights[request.flight_key]
+        if not flight.status:
+            return
+        self._metrics.fetch_ended(flight.status, flight.size)
+        if flight.why_not_stored is not None:
+            return
+        why_not = why_not_stored_whole(
+            self._storage_rules, size=flight.size, complete=flight.is_whole
+        )
+        if why_not is not None:
+            self._metrics.refused(why_not)
+            log.warning(
+                "image.refused",
+                message="announced as stored, but the body is not to be kept",
+                target=_printable(request),
+                reason=why_not,
+                bytes=flight.size,
+            )
+            return
+        fields = stored_fields(flight.headers)
+        self._uploads.offer(
+            Upload(
+                key=key_from_target(request.target),
+                path=path_from_target(request.target),
+                chunks=flight.chunks,
+                size=flight.size,
+                content_type=fields.content_type,
+                cache_control=fields.cache_control,
+                content_disposition=fields.content_disposition,
+            )
+        )
+
+    def _report(
+        self,
+        request: Request,
+        answer: Answer,
+        outcome: str,
+        began: float,
+        *,
+        collapsed: bool = False,
+    ) -> None:
+        seconds = time.perf_counter() - began
+        self._metrics.request_ended(
+            outcome,
+            collapsed=collapsed,
+            seconds=seconds,
+            first_byte_seconds=answer.first_byte_seconds,
+            size=answer.size,
+        )
+        log.info(
+            "request.served",
+            method=request.method,
+            target=_printable(request),
+            status=answer.status,
+            bytes=answer.size,
+            milliseconds=round(seconds * 1000, 2),
+            outcome=outcome,
+            collapsed=collapsed,
+        )
+
+
+async def _body_is_small(headers: Headers, receive: Receive) -> bool:
+    """Read the body away, which imgproxy has no use for; False once it is too large."""
+    size = sum(int(value) for name, value in headers if name == b"content-length")
+    if size > MAX_REQUEST_BODY_BYTES:
+        return False
+    size = 0
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return True  # whoever waits for an answer is told so
+        size += len(message["body"])
+        if size > MAX_REQUEST_BODY_BYTES:
+            return False
+        if not message["more_body"]:
+            return True
+
+
+async def _relay(
+    request: Request,
+    flight: Flight,
+    passenger: Passenger,
+    collapsed: bool,
+    answer: Answer,
+    send: Send,
+) -> None:
+    answer.status = flight.status
+    headers = answer_headers(
+        flight.headers,
+        status=flight.status,
+        cache_status=cache_status(flight.why_not_stored, collapsed=collapsed),
+        request_id=(request.request_id or _new_request_id()) if collapsed else None,
+    )
+    await send({"type": "http.response.start", "status": flight.status, "headers": headers})
+    is_last = False
+    while not is_last:
+        chunk, is_last = await passenger.next_chunk()
+        await send({"type": "http.response.body", "body": chunk, "more_body": not is_last})
+        answer.size += len(chunk)
+
+
+async def _answer_failure(
+    request: Request, error: UpstreamError, answer: Answer, send: Send
+) -> None:
+    headers: Headers = []
+    if isinstance(error, UpstreamBusy):
+        status, reason = 503, f"imgproxy is busy: {error}"
+        headers.append((b"Retry-After", b"%d" % RETRY_AFTER_SECONDS))
+    elif isinstance(error, UpstreamTimedOut):
+        status, reason = 504, f"imgproxy did not answer in time: it {error}"
+    else:
+        status, reason = 502, f"imgproxy cannot be reached: {error}"
+    headers.append((b"Cache-Status", cache_status_of_failure(_name(error))))
+    await _answer(request, status, reason, headers, answer, send)
+
+
+async def _refuse_body(request: Request, answer: Answer, send: Send) -> None:
+    reason = f"a request body must not be over {MAX_REQUEST_BODY_BYTES} bytes"
+    await _answer(request, 413, reason, [], answer, send)
+
+
+async def _answer(
+    request: Request, status: int, reason: str, headers: Headers, answer: Answer, send: Send
+) -> None:
+    """Answer in our own name with one line of text."""
+    body = f"{reason}\n".encode()
+    answer.status = status
+    headers = [
+        (b"Content-Type", b"text/plain; charset=utf-8"),
+        (b"Content-Length", b"%d" % len(body)),
+        (b"Cache-Control", b"no-store"),
+        (b"Date", formatdate(usegmt=True).encode("ascii")),
+        (b"X-Request-ID", request.request_id or _new_request_id()),
+        *headers,
+    ]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+    answer.size = len(body)
+
+
+def _request_id(headers: Headers) -> bytes | None:
+    for name, value in headers:
+        if name == b"x-request-id" and REQUEST_ID.fullmatch(value):
+            return value
+    return None
+
+
+def _new_request_id() -> bytes:
+    return secrets.token_urlsafe(16).encode("ascii")
+
+
+def _name(error: UpstreamError) -> str:
+    """`UpstreamTimedOut` -> `timed-out`: the token for `Cache-Status` and metrics."""
+    words = re.findall("[A-Z][a-z]+", type(error).__name__)
+    return "-".join(words[1:]).lower()
+
+
+def _printable(request: Request) -> str:
+    return path_from_target(request.target).decode("ascii")
+
+
+def _log_failure(request: Request, answer: Answer, error: UpstreamError) -> None:
+    log.warning(
+        "request.failed",
+        method=request.method,
+        target=_printable(request),
+        status=answer.status,
+        reason=_name(error),
+        message=str(error),
+    )

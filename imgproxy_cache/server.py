@@ -1,0 +1,283 @@
+"""
+`imgproxy-cache serve`: listening sockets, worker processes, signals, exit status.
+
+The sockets are bound first, so that a port in use is said at once, and listen
+only when imgproxy is ready.  One worker is this process; several are children
+that share the sockets and are replaced when they die.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import multiprocessing
+import os
+import signal
+import socket
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from functools import partial
+from multiprocessing.connection import wait
+from multiprocessing.process import BaseProcess
+from types import FrameType
+
+import structlog
+import uvicorn
+import uvloop
+
+from imgproxy_cache import log as logging_setup
+from imgproxy_cache.app import health_from, proxy_app, upstream_from
+from imgproxy_cache.errors import ListenError
+from imgproxy_cache.metrics import Metrics
+from imgproxy_cache.protocol import ClientConnection
+from imgproxy_cache.settings import BindAddress, Settings
+
+KEEP_ALIVE_SECONDS = 75  # as nginx's keepalive_timeout
+# A worker that dies at once is not started again in a busy loop.
+RESTART_SECONDS = 1.0
+# Of a stop's time this is kept for uploads that slow readers must not use up.
+LAST_UPLOADS_SECONDS = 0.5
+
+log = structlog.get_logger()
+
+
+def serve(settings: Settings) -> int:
+    """
+    Serve until SIGTERM or SIGINT; return the exit status.
+
+    0 after a stop that was asked for, 1 if imgproxy was not ready in time.
+
+    Raises:
+        ListenError: an address cannot be listened on
+    """
+    logging_setup.configure(settings.log_level, settings.log_format)
+    for warning in settings.warnings:
+        log.warning("server.warned", message=warning)
+    _exit_when_signalled()
+    with contextlib.ExitStack() as stack:
+        public = stack.enter_context(_bound(settings.bind))
+        admin = stack.enter_context(_bound((settings.admin_bind,) if settings.admin_bind else ()))
+        status = uvloop.run(_wait_for_imgproxy(settings))
+        if status is not None:
+            return status
+        _exit_when_signalled()
+        for listener in (*public, *admin):
+            listener.listen(2048)
+        log.info(
+            "server.started",
+            message=f"listening on {', '.join(str(address) for address in settings.bind)}",
+            bind=[str(address) for address in settings.bind],
+            admin=str(settings.admin_bind) if settings.admin_bind else None,
+            store=str(settings.store),
+            workers=settings.workers,
+        )
+        if settings.workers == 1:
+            return _work(settings, public, admin)
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="imgproxy-cache-metrics-"))
+        os.environ.setdefault("PROMETHEUS_MULTIPROC_DIR", folder)
+        return _Workers(settings, public, admin).run()
+
+
+def _exit_when_signalled() -> None:
+    """While nothing is served yet, a stop has nothing to finish."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda number, frame: sys.exit(0))
+
+
+async def _wait_for_imgproxy(settings: Settings) -> int | None:
+    """None when it is ready; else the exit status: 0 if asked to stop, 1 if not in time."""
+    loop = asyncio.get_running_loop()
+    stopped = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopped.set)
+    seconds = settings.health_check_timeout_seconds
+    log.info(
+        "upstream.awaited",
+        message="Waiting for imgproxy to be ready...",
+        url=settings.upstream_url,
+        timeout_seconds=seconds,
+    )
+    async with upstream_from(settings) as upstream:
+        health = health_from(settings, upstream)
+        waiting = asyncio.create_task(health.wait(seconds))
+        stopping = asyncio.create_task(stopped.wait())
+        await asyncio.wait((waiting, stopping), return_when=asyncio.FIRST_COMPLETED)
+        for task in (waiting, stopping):
+            task.cancel()
+    if stopped.is_set():
+        return 0
+    reason = waiting.result()
+    if reason is None:
+        log.info("upstream.ready", message="imgproxy is ready")
+        return None
+    log.error("upstream.failed", message=_not_ready(settings, reason), reason=reason)
+    return 1
+
+
+def _not_ready(settings: Settings, reason: str) -> str:
+    hints = [
+        f"imgproxy was not ready in {settings.health_check_timeout_seconds:g} s: {reason}",
+        "look at imgproxy's own log lines above",
+        "is CACHE_UPSTREAM_URL where it listens, and IMGPROXY_PATH_PREFIX the same for both?",
+    ]
+    return "; ".join(hints)
+
+
+def _work(settings: Settings, public: list[socket.socket], admin: list[socket.socket]) -> int:
+    """Be a worker, in this process, until asked to stop."""
+    metrics = Metrics()
+    server: _Server
+
+    def stop_deadline() -> float:
+        return server.stop_deadline
+
+    app = proxy_app(settings, metrics, admin_sockets=admin, stop_deadline=stop_deadline)
+    config = uvicorn.Config(
+        app,
+        http=partial(  # type: ignore[arg-type]
+            ClientConnection,
+            client_stall_seconds=settings.client_stall_seconds,
+            client_was_cut_off=metrics.client_was_cut_off,
+        ),
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        date_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=max(0.1, settings.drain_seconds - LAST_UPLOADS_SECONDS),  # type: ignore[arg-type]
+    )
+    server = _Server(config, settings.drain_seconds)
+    uvloop.run(server.serve(sockets=public))
+    log.info("server.stopped", message="stopped", pid=os.getpid())
+    return 0 if server.was_started else 1
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's server, which ends with status 0 when asked to stop, and in time."""
+
+    def __init__(self, config: uvicorn.Config, drain_seconds: float) -> None:
+        super().__init__(config)
+        self.stop_deadline = float("inf")
+        self._drain_seconds = drain_seconds
+
+    @property
+    def was_started(self) -> bool:
+        return self.started
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        # uvicorn's own notes the signal, to die of it after a clean stop.
+        if not self.should_exit:
+            self.stop_deadline = time.monotonic() + self._drain_seconds
+            log.info(
+                "server.stopping",
+                message=f"{signal.Signals(sig).name}: finishing what is under way",
+                drain_seconds=self._drain_seconds,
+                pid=os.getpid(),
+            )
+        self.should_exit = True
+
+
+class _Workers:
+    """Several worker processes over the same sockets."""
+
+    def __init__(
+        self, settings: Settings, public: list[socket.socket], admin: list[socket.socket]
+    ) -> None:
+        self._settings = settings
+        self._sockets = (public, admin)
+        self._context = multiprocessing.get_context("spawn")
+        self._processes: list[BaseProcess] = []
+        self._is_stopping = False
+
+    def run(self) -> int:
+        read_end, write_end = socket.socketpair()
+        write_end.setblocking(False)
+        signal.set_wakeup_fd(write_end.fileno())
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._stop)
+        self._processes = [self._start() for _ in range(self._settings.workers)]
+        while not self._is_stopping:
+            wait([read_end, *(process.sentinel for process in self._processes)])
+            self._replace_the_dead()
+        for process in self._processes:
+            process.terminate()
+        give_up = time.monotonic() + self._settings.drain_seconds + 1
+        for process in self._processes:
+            process.join(max(0, give_up - time.monotonic()))
+            if process.exitcode is None:
+                process.kill()
+        return 0
+
+    def _stop(self, number: int, frame: FrameType | None) -> None:
+        self._is_stopping = True
+
+    def _start(self) -> BaseProcess:
+        process = self._context.Process(
+            target=_worker, args=(self._settings, *self._sockets), daemon=True
+        )
+        process.start()
+        return process
+
+    def _replace_the_dead(self) -> None:
+        for index, process in enumerate(self._processes):
+            if process.exitcode is not None and not self._is_stopping:
+                log.error("worker.died", pid=process.pid, status=process.exitcode)
+                time.sleep(RESTART_SECONDS)
+                self._processes[index] = self._start()
+
+
+def _worker(settings: Settings, public: list[socket.socket], admin: list[socket.socket]) -> None:
+    logging_setup.configure(settings.log_level, settings.log_format)
+    raise SystemExit(_work(settings, public, admin))
+
+
+@contextlib.contextmanager
+def _bound(addresses: tuple[BindAddress, ...]) -> Iterator[list[socket.socket]]:
+    """
+    Sockets bound to `addresses`, not listening yet.
+
+    Raises:
+        ListenError: one of them is taken, forbidden or not of this machine
+    """
+    with contextlib.ExitStack() as stack:
+        sockets: list[socket.socket] = []
+        for address in addresses:
+            for family, host in _families(address):
+                listener = stack.enter_context(socket.socket(family, socket.SOCK_STREAM))
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                if family == socket.AF_INET6:
+                    listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+                try:
+                    listener.bind((host, address.port))
+                except OSError as exc:
+                    raise ListenError(f"cannot listen on {address}: {exc.strerror}") from exc
+                sockets.append(listener)
+        yield sockets
+
+
+def _families(address: BindAddress) -> list[tuple[socket.AddressFamily, str]]:
+    """Address families and hosts to bind: both families where the host is any."""
+    if address.host is None:
+        both = [(socket.AF_INET, "0.0.0.0"), (socket.AF_INET6, "::")]
+        return both if _has_ipv6() else both[:1]
+    try:
+        found = socket.getaddrinfo(
+            address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+    except OSError as exc:
+        raise ListenError(f"cannot listen on {address}: {exc.strerror}") from exc
+    return [(family, str(where[0])) for family, _, _, _, where in found]
+
+
+def _has_ipv6() -> bool:
+    try:
+        with socket.socket(socket.AF_INET6, socket.SOCK_STREAM) as probe:
+            probe.bind(("::1", 0))
+    except OSError:
+        return False
+    return True
