@@ -1,46 +1,43 @@
-"""From a source image and options to the image that is answered, as imgproxy renders it."""
+"""
+From a source image and options to the image that is answered, as imgproxy 4 renders it.
+
+The order of the steps is imgproxy's, and it matters: what is cut before it is
+scaled or turned afterwards differs in single pixels.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+import re
 from dataclasses import dataclass, field
-from types import MappingProxyType
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from imgproxy_cache.engine.options import Options
+import pyvips
 
-FORMAT_QUALITY = MappingProxyType({"webp": 79, "avif": 63})
+from imgproxy_cache.engine.animation import animation, still
+from imgproxy_cache.engine.colors import picture_to_save
+from imgproxy_cache.engine.errors import BrokenImage, EngineError, InvalidSource, UnsupportedFormat
+from imgproxy_cache.engine.formats import SAVED, format_of
+from imgproxy_cache.engine.load import Original, is_animated, orientation_of
+from imgproxy_cache.engine.metadata import stripped
+from imgproxy_cache.engine.options import Options, Padding
+from imgproxy_cache.engine.save import EncoderRules, saved, saved_within
+from imgproxy_cache.engine.svg import sanitized
+from imgproxy_cache.engine.transform import Work, transformed
+
 PREFERRED_FORMATS = ("jpeg", "png", "gif")
+AVIF_LEAST_SIDE = 16
+# Of libvips' many messages those that are the source's fault; the rest is ours
+BROKEN_SOURCE = re.compile(r"^(\S+load\S*|\S+2vips|VipsJpeg): |XML parse error: ", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
 class RenderRules:
-    """What a server's settings say about rendering; an option in the URL wins over them."""
+    """What a server's settings say about rendering beyond what the options already hold."""
 
     preferred_formats: tuple[str, ...] = PREFERRED_FORMATS
-    skip_processing_formats: tuple[str, ...] = ()
-    quality: int = 80
-    format_quality: Mapping[str, int] = field(default_factory=lambda: FORMAT_QUALITY)
-    strip_metadata: bool = True
-    keep_copyright: bool = True
-    strip_color_profile: bool = True
-    auto_rotate: bool = True
     sanitize_svg: bool = True
     always_rasterize_svg: bool = False
-    use_linear_colorspace: bool = False
-    disable_shrink_on_load: bool = False
-    max_src_resolution: int = 50_000_000  # pixels
-    max_animation_frames: int = 1
-    max_animation_frame_resolution: int = 0  # pixels, 0: the limit above, over all frames
-    max_result_dimension: int = 0  # pixels, 0: no limit
-    jpeg_progressive: bool = False
-    png_interlaced: bool = False
-    png_quantize: bool = False
-    png_quantization_colors: int = 256
-    webp_effort: int = 4
-    webp_preset: str = "default"
-    avif_speed: int = 8
+    encoders: EncoderRules = field(default_factory=EncoderRules)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +58,152 @@ def render(source: bytes, options: Options, rules: RenderRules) -> Rendered:
 
     Blocks for the time it takes; safe to call from many threads at once.
 
-    Raises: InvalidSource, BrokenImage, BrokenSvg, UnsupportedFormat.
+    Raises: InvalidSource, BrokenImage, BrokenSvg, UnsupportedFormat; EngineError for what should
+    not happen.
     """
-    raise NotImplementedError
+    _set_up_libvips()
+    original = Original(source, format_of(source))
+    try:
+        return _rendered(original, options, rules)
+    except pyvips.Error as exc:
+        if BROKEN_SOURCE.search(exc.detail):
+            raise BrokenImage(exc.detail.strip()) from exc
+        raise EngineError(exc.detail.strip()) from exc
+
+
+def why_not_saved(format_name: str | None) -> str | None:
+    """Why an image cannot be answered in this format, known before any source is fetched."""
+    if format_name is None or format_name in SAVED or format_name == "svg":
+        return None
+    return f"cannot save {format_name}: the real imgproxy can"
+
+
+@functools.cache
+def _set_up_libvips() -> None:
+    # Every request is another image: a cache of operations would only hold memory.  The engine has
+    # its own threads, one image each.
+    pyvips.cache_set_max(0)
+    pyvips.concurrency_set(1)
+
+
+def _rendered(original: Original, options: Options, rules: RenderRules) -> Rendered:
+    image = original.open()
+    if _is_passed_on(original.format, options, rules):
+        return _passed_on(original, image, options, rules)
+    frames = options.limits.animation_frames
+    animated = frames > 1 and is_animated(image)
+    work = Work(options, _target(original.format, image, options, rules, animated=animated))
+    animated = animated and SAVED[work.target].animation
+    if animated:
+        image = original.open(pages=min(image.get("n-pages"), frames))
+    elif original.has_thumbnail and options.enforce_thumbnail:
+        image = original.open(thumbnail=True)
+    source_size = _checked_size(original, image, options)
+    picture = animation(image, work) if animated else transformed(still(image), original, work)
+    keep_profile = not options.strip_color_profile and SAVED[work.target].color_profile
+    image = picture_to_save(picture, keep_profile=keep_profile).image
+    body, format_name = _saved(image, work, rules, keep_profile=keep_profile)
+    return Rendered(body, format_name, *_seen_size(image), *source_size)
+
+
+def _is_passed_on(format_name: str, options: Options, rules: RenderRules) -> bool:
+    """Whether the source itself is the answer."""
+    skipped = format_name in options.skip_processing
+    if format_name != "svg":
+        return skipped and options.format in {None, format_name}
+    if options.format is None:
+        return skipped or not rules.always_rasterize_svg
+    return options.format == "svg"
+
+
+def _passed_on(
+    original: Original, image: pyvips.Image, options: Options, rules: RenderRules
+) -> Rendered:
+    # Whoever gets it has to decode it: an image bomb is no answer either
+    size = _checked_size(original, image, options)
+    body = original.body
+    if original.is_vector and rules.sanitize_svg:
+        body = sanitized(body)
+    return Rendered(body, original.format, *size, *size)
+
+
+def _target(
+    source: str, image: pyvips.Image, options: Options, rules: RenderRules, *, animated: bool
+) -> str:
+    """
+    Choose the format to save in: what the client takes, else what fits the picture best.
+
+    Raises: UnsupportedFormat.
+    """
+    wished = options.prefer_formats if options.format is None else options.enforce_formats
+    chosen = next(
+        (name for name in ("jxl", "avif", "webp") if name in wished and _can(name, animated)),
+        options.format,
+    )
+    if chosen is None:
+        preferred = rules.preferred_formats
+        alpha = not options.background and (image.hasalpha() or _adds_alpha(options))
+        chosen = (
+            source
+            if source in preferred
+            else next(
+                (
+                    name
+                    for name in preferred
+                    if _can(name, animated) and (SAVED[name].alpha or not alpha)
+                ),
+                preferred[0],
+            )
+        )
+    if chosen not in SAVED:
+        raise UnsupportedFormat(f"cannot save {chosen}: the real imgproxy can")
+    return chosen
+
+
+def _can(name: str, animated: bool) -> bool:
+    return not animated or (name in SAVED and SAVED[name].animation)
+
+
+def _adds_alpha(options: Options) -> bool:
+    return options.extend.enabled or options.padding != Padding()
+
+
+def _checked_size(original: Original, image: pyvips.Image, options: Options) -> tuple[int, int]:
+    """
+    Width and height of the source (of a frame of it).
+
+    Raises: InvalidSource when they are more than allowed.
+    """
+    width, height = _seen_size(image)
+    frames = image.height // image.get_page_height()
+    limits = options.limits
+    if not original.is_vector:
+        if frames > 1 and limits.animation_frame_resolution > 0:
+            if width * height > limits.animation_frame_resolution:
+                raise InvalidSource(f"a frame of {width} x {height} is more than allowed")
+        elif width * height * frames > limits.src_resolution:
+            raise InvalidSource(f"{width} x {height} x {frames} pixels are more than allowed")
+    return width, height
+
+
+def _seen_size(image: pyvips.Image) -> tuple[int, int]:
+    """Width and height of a frame, turned as its orientation says."""
+    width, height = image.width, image.get_page_height()
+    return (height, width) if orientation_of(image) >= 5 else (width, height)
+
+
+def _saved(
+    image: pyvips.Image, work: Work, rules: RenderRules, *, keep_profile: bool
+) -> tuple[bytes, str]:
+    options, target = work.options, work.target
+    if target == "avif" and min(image.width, image.height) < AVIF_LEAST_SIDE:
+        target = "png" if image.hasalpha() else "jpeg"
+    quality = options.quality_of(target)
+    image, keep = stripped(image, options, keep_profile=keep_profile)
+    if options.max_bytes > 0 and SAVED[target].quality:
+        body = saved_within(
+            image, target, quality, keep, rules.encoders, max_bytes=options.max_bytes
+        )
+    else:
+        body = saved(image, target, quality, keep, rules.encoders)
+    return body, target
