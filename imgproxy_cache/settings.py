@@ -1,0 +1,198 @@
+"""
+The settings, and the only reader of the environment.
+
+What each variable means is in :mod:`imgproxy_cache.settings_reference`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from typing import Literal, Self, cast
+
+from imgproxy_cache.addresses import BindAddress, port_collision, read_listeners
+from imgproxy_cache.core.imgproxy_path import PathRules
+from imgproxy_cache.core.location import StoreLocation
+from imgproxy_cache.core.policy import StorageRules
+from imgproxy_cache.environment import Environment
+from imgproxy_cache.errors import SettingsError
+from imgproxy_cache.imgproxy_settings import (
+    are_formats_enforced,
+    are_settings_hidden,
+    auto_formats,
+    read_fallback_rules,
+    read_path_rules,
+)
+from imgproxy_cache.store_settings import read_store
+
+__all__ = ["BindAddress", "LogFormat", "LogLevel", "Settings"]
+
+LogLevel = Literal["debug", "info", "warning", "error"]
+LogFormat = Literal["json", "console"]
+IPNetwork = IPv4Network | IPv6Network
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Everything that the environment says, checked. Printing it prints no secret."""
+
+    store: StoreLocation
+    bind: tuple[BindAddress, ...]
+    admin_bind: BindAddress | None
+    health_check_timeout_seconds: float
+    upstream_url: str
+    upstream_host: str
+    upstream_port: int
+    upstream_connections: int
+    upstream_wait_seconds: float
+    upstream_connect_timeout_seconds: float
+    upstream_read_timeout_seconds: float
+    buffer_bytes: int
+    client_stall_seconds: float
+    trusted_proxies: tuple[IPNetwork, ...]
+    max_object_bytes: int
+    upload_concurrency: int
+    upload_queue_items: int
+    upload_queue_bytes: int
+    drain_seconds: float
+    imgproxy_bin: str | None
+    log_level: LogLevel
+    log_format: LogFormat | None
+    """None: JSON, or readable lines on a terminal."""
+    workers: int
+    path_rules: PathRules = field(repr=False)
+    storage_rules: StorageRules
+    health_path: str
+    port_collision: str | None
+    """What of imgproxy's may keep it from its port: the first thing to look at if it does."""
+    warnings: tuple[str, ...]
+    """What to say at start: set-ups that work, but store less than they seem to."""
+
+    @classmethod
+    def from_environ(cls, environ: Mapping[str, str]) -> Self:
+        """
+        Read every setting.
+
+        Raises: SettingsError, which names all that is wrong at once.
+        """
+        env = Environment(environ)
+        store = read_store(env)
+        listeners = read_listeners(env)
+        health_check_timeout_seconds = env.seconds("HEALTH_CHECK_TIMEOUT_IN_SEC", 30.0)
+        upstream = listeners.upstream
+        path_rules = read_path_rules(env)
+        storage_rules = _storage_rules(env, path_rules, upstream=upstream)
+        _refuse_read_through(env)
+        settings = cls(
+            store=cast(StoreLocation, store),  # None is a problem, and raised below
+            bind=(listeners.bind,),
+            admin_bind=listeners.admin_bind,
+            health_check_timeout_seconds=health_check_timeout_seconds,
+            upstream_url=f"http://{upstream}",
+            upstream_host=upstream.host or "",
+            upstream_port=upstream.port,
+            upstream_connections=env.number("CACHE_UPSTREAM_CONNECTIONS", 100, at_least=1),
+            upstream_wait_seconds=env.seconds("CACHE_UPSTREAM_WAIT_SECONDS", 10, may_be_zero=True),
+            upstream_connect_timeout_seconds=env.seconds(
+                "CACHE_UPSTREAM_CONNECT_TIMEOUT_SECONDS", 2
+            ),
+            upstream_read_timeout_seconds=env.seconds("CACHE_UPSTREAM_READ_TIMEOUT_SECONDS", 60),
+            buffer_bytes=_bytes(env, "CACHE_BUFFER_BYTES", 268_435_456),
+            client_stall_seconds=env.seconds("CACHE_CLIENT_STALL_SECONDS", 60),
+            trusted_proxies=_trusted_proxies(env),
+            max_object_bytes=storage_rules.max_object_bytes,
+            upload_concurrency=env.number("CACHE_UPLOAD_CONCURRENCY", 8, at_least=1),
+            upload_queue_items=env.number("CACHE_UPLOAD_QUEUE_ITEMS", 10_000, at_least=1),
+            upload_queue_bytes=_bytes(env, "CACHE_UPLOAD_QUEUE_BYTES", 134_217_728),
+            drain_seconds=env.seconds("CACHE_DRAIN_SECONDS", 4, may_be_zero=True),
+            imgproxy_bin=env.text("CACHE_IMGPROXY_BIN"),
+            log_level=_log_level(env),
+            log_format=_log_format(env),
+            workers=env.number("WEB_CONCURRENCY", 1, at_least=1),
+            path_rules=path_rules,
+            storage_rules=storage_rules,
+            health_path=f"{path_rules.prefix}/health",
+            port_collision=port_collision(env, upstream),
+            warnings=tuple(_warnings(env, storage_rules, upstream)),
+        )
+        if env.problems:
+            # A variable that is read twice is told once.
+            raise SettingsError(tuple(dict.fromkeys(env.problems)))
+        return settings
+
+
+def _bytes(env: Environment, name: str, default: int) -> int:
+    return env.number(name, default, at_least=1, unit="bytes")
+
+
+def _trusted_proxies(env: Environment) -> tuple[IPNetwork, ...]:
+    name = "CACHE_TRUSTED_PROXIES"
+    try:
+        return tuple(ip_network(item, strict=False) for item in env.items(name) if item)
+    except ValueError:
+        env.reject(name, "addresses or networks such as 10.0.0.0/8, several by commas")
+        return ()
+
+
+def _log_level(env: Environment) -> LogLevel:
+    level = env.choice("CACHE_LOG_LEVEL", ("debug", "info", "warning", "error"))
+    return cast(LogLevel, level or "info")
+
+
+def _log_format(env: Environment) -> LogFormat | None:
+    return cast(LogFormat | None, env.choice("CACHE_LOG_FORMAT", ("json", "console")))
+
+
+def _refuse_read_through(env: Environment) -> None:
+    if env.flag("CACHE_READ_THROUGH"):
+        env.reject("CACHE_READ_THROUGH", "false: this version does not look in the store first")
+
+
+def _storage_rules(
+    env: Environment, path_rules: PathRules, *, upstream: BindAddress
+) -> StorageRules:
+    secret = env.text("IMGPROXY_SECRET")
+    fallback = read_fallback_rules(env)
+    return StorageRules(
+        max_object_bytes=_bytes(env, "CACHE_MAX_OBJECT_BYTES", 52_428_800),
+        min_max_age_seconds=env.number(
+            "CACHE_MIN_MAX_AGE_SECONDS", 3600, at_least=0, unit="whole seconds"
+        ),
+        store_svg=env.flag("CACHE_STORE_SVG"),
+        store_secret=env.flag("CACHE_STORE_SECRET"),
+        secret=None if secret is None else secret.encode("utf-8", "surrogateescape"),
+        cookie_passthrough=env.flag("IMGPROXY_COOKIE_PASSTHROUGH"),
+        formats_are_enforced=are_formats_enforced(env),
+        settings_may_be_hidden=are_settings_hidden(env) or not upstream.is_loopback,
+        fallback_max_age=fallback.max_age,
+        fallback_is_unmarked=fallback.is_unmarked,
+        path_rules=path_rules,
+    )
+
+
+def _warnings(env: Environment, rules: StorageRules, upstream: BindAddress) -> list[str]:
+    warnings: list[str] = []
+    if (collision := port_collision(env, upstream)) is not None:
+        warnings.append(collision)
+    if rules.secret is not None and not rules.store_secret:
+        warnings.append(
+            "nothing is stored: IMGPROXY_SECRET is set, which a public bucket would bypass;"
+            " CACHE_STORE_SECRET=true stores all the same"
+        )
+    if rules.fallback_is_unmarked:
+        warnings.append(
+            "nothing is stored: a fallback image cannot be told from others; set, here and in"
+            " imgproxy, IMGPROXY_FALLBACK_IMAGE_TTL to a lifetime that no other image has"
+        )
+    if rules.formats_are_enforced:
+        warnings.append("nothing is stored: IMGPROXY_ENFORCE_* makes every answer depend on Accept")
+    if choosing := auto_formats(env):
+        fate = "what imgproxy chooses the format of by Accept is not stored"
+        remedy = "a path that pins its format (@webp) is"
+        warnings.append(f"{fate} ({', '.join(choosing)}); {remedy}")
+    if rules.settings_may_be_hidden:
+        where = "reads IMGPROXY_ENV_*" if upstream.is_loopback else "runs elsewhere"
+        warnings.append(
+            f"imgproxy {where} and may have settings that are not seen here: give both the same"
+            " IMGPROXY_* variables; answers that depend on Accept are not stored"
+        )
+    return warnings

@@ -1,0 +1,140 @@
+"""What every variable means: the table behind `--help` and the README."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """
+    One row of the table.
+
+    `name` may be several that belong together, by commas.  `default` is the
+    value that counts when the variable is not set, or says in words what
+    happens then.
+    """
+
+    name: str
+    default: str
+    meaning: str
+
+
+SETTINGS = (
+    Setting(
+        "S3_BUCKET",
+        "required",
+        "Bucket for processed images; `BUCKET_NAME` (as `fly storage create` sets it) is accepted. "
+        "Not together with `CACHE_STORE_URL`.",
+    ),
+    Setting("S3_FOLDER", "", "Folder in the bucket; `processed` and `processed/` mean the same."),
+    Setting(
+        "S3_ENDPOINT",
+        "https://fly.storage.tigris.dev",
+        "S3 endpoint, addressed path-style; before the default come `AWS_ENDPOINT_URL_S3` and "
+        "`AWS_ENDPOINT_URL`.",
+    ),
+    Setting("AWS_REGION", "auto", "Signing region."),
+    Setting(
+        "AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY",
+        "the standard chain",
+        "Credentials for S3, from the environment, the shared file, a container or instance role, "
+        "or a web identity. `AWS_CA_BUNDLE` is honoured.",
+    ),
+    Setting(
+        "CACHE_STORE_URL",
+        "",
+        "The store as a URL instead of the `S3_*` names: `s3://bucket/folder`, "
+        "`gs://bucket/folder`, `az://container/folder`, or `file:///folder` (one machine).",
+    ),
+    Setting(
+        "IMGPROXY_BIND",
+        ":8080",
+        "Where we listen, IPv4 and IPv6; `PORT` is honoured when it is not set.",
+    ),
+    Setting(
+        "IMGPROXY_*",
+        "",
+        "imgproxy's own settings, which go to it untouched. Those that change what may be stored "
+        "are read here too.",
+    ),
+    Setting("HEALTH_CHECK_TIMEOUT_IN_SEC", "30", "How long start-up waits for imgproxy."),
+    Setting(
+        "CACHE_UPSTREAM_URL",
+        "http://127.0.0.1:8081",
+        "imgproxy. One that is not on loopback is not ours to start.",
+    ),
+    Setting("CACHE_UPSTREAM_CONNECTIONS", "100", "Requests at imgproxy at once, for each worker."),
+    Setting(
+        "CACHE_UPSTREAM_WAIT_SECONDS",
+        "10",
+        "How long a request waits for one of them, or for buffer space, before 503.",
+    ),
+    Setting("CACHE_UPSTREAM_CONNECT_TIMEOUT_SECONDS", "2", "Connecting to imgproxy."),
+    Setting("CACHE_UPSTREAM_READ_TIMEOUT_SECONDS", "60", "Waiting for imgproxy's next bytes."),
+    Setting(
+        "CACHE_BUFFER_BYTES",
+        "268435456",
+        "Memory that images in flight may take, for each worker.",
+    ),
+    Setting(
+        "CACHE_CLIENT_STALL_SECONDS", "60", "A client that takes no byte for so long is cut off."
+    ),
+    Setting(
+        "CACHE_TRUSTED_PROXIES",
+        "",
+        "Addresses or networks, by commas, whose `X-Forwarded-*` are believed and extended; "
+        "from all others they are replaced.",
+    ),
+    Setting("CACHE_MAX_OBJECT_BYTES", "52428800", "Larger images are passed on, not stored."),
+    Setting(
+        "CACHE_MIN_MAX_AGE_SECONDS",
+        "3600",
+        "Images with a shorter lifetime are not put in the bucket, which never forgets.",
+    ),
+    Setting(
+        "CACHE_STORE_SVG",
+        "false",
+        "Store SVG images: a bucket serves them without the policy that keeps scripts from "
+        "running.",
+    ),
+    Setting(
+        "CACHE_STORE_SECRET",
+        "false",
+        "Store although `IMGPROXY_SECRET` is set: a public bucket does not ask for it.",
+    ),
+    Setting("CACHE_UPLOAD_CONCURRENCY", "8", "Uploads at once, for each worker."),
+    Setting(
+        "CACHE_UPLOAD_QUEUE_ITEMS",
+        "10000",
+        "Images that may wait for upload; beyond it they are answered and not stored.",
+    ),
+    Setting("CACHE_UPLOAD_QUEUE_BYTES", "134217728", "The same in bytes."),
+    Setting(
+        "CACHE_DRAIN_SECONDS",
+        "4",
+        "How long a stop may take for answers in flight and uploads (Fly kills after 5).",
+    ),
+    Setting(
+        "CACHE_READ_THROUGH",
+        "false",
+        "Look in the store before asking imgproxy: not in this version, `true` is refused.",
+    ),
+    Setting(
+        "CACHE_ADMIN_BIND",
+        "127.0.0.1:8082",
+        "The operator's port: `/ready` and `/metrics`; empty turns it off.",
+    ),
+    Setting(
+        "CACHE_IMGPROXY_BIN",
+        "found",
+        "The imgproxy to start; else `imgproxy` on `PATH`, `/opt/imgproxy/bin/imgproxy`, or the "
+        "embedded engine.",
+    ),
+    Setting("CACHE_LOG_LEVEL", "info", "`debug`, `info`, `warning` or `error`."),
+    Setting("CACHE_LOG_FORMAT", "json", "`json`, or `console`, the default on a terminal."),
+    Setting(
+        "WEB_CONCURRENCY",
+        "1",
+        "Worker processes; limits and shared fetches are for each of them.",
+    ),
+)
+"""In the order in which an operator meets them."""
