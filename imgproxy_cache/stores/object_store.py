@@ -1,0 +1,221 @@
+"""Images as objects of S3, Google Cloud Storage or Azure Blob Storage, over obstore."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+import obstore
+from obstore.store import AzureStore, GCSStore, S3Store
+
+from imgproxy_cache.core.image import Image
+from imgproxy_cache.core.key import Key, object_name
+from imgproxy_cache.core.location import AzureLocation, GcsLocation, S3Location
+from imgproxy_cache.errors import StoreError
+from imgproxy_cache.stores.failures import ObjectLocation, is_missing_key, store_error
+
+if TYPE_CHECKING:
+    from obstore import Attributes
+    from obstore.store import ClientConfig
+
+    from imgproxy_cache.stores.credentials import AwsCredentials
+
+Client = S3Store | GCSStore | AzureStore
+
+# Shorter than the idle limit of any store we know (5 seconds with versitygw and azurite): nothing
+# is tried twice here, so a connection that the other side is about to close must not be used.
+POOL_IDLE = timedelta(seconds=4)
+CHECK_SECONDS = 5.0
+
+# Fields of Image kept as metadata.  Azure wants names that C# would take: `path_sha256`.
+METADATA = ("path_sha256", "content_sha256", "stored_at")
+
+_FILENAME = re.compile(r'(inline|attachment); filename="(.*)"')
+
+
+class ObjectStore:
+    """The :class:`~imgproxy_cache.stores.Store` in a bucket: one object for each image."""
+
+    def __init__(self, client: Client, location: ObjectLocation) -> None:
+        self._client = client
+        self._location = location
+        is_azure = isinstance(location, AzureLocation)
+        self._metadata = [
+            (field, field if is_azure else field.replace("_", "-")) for field in METADATA
+        ]
+
+    @property
+    def place(self) -> str:
+        return str(self._location)
+
+    async def put(self, key: Key, image: Image) -> None:
+        name = object_name(self._location.folder, key)
+        try:
+            await obstore.put_async(
+                self._client,
+                name,
+                image.body,
+                attributes=self._attributes(image),
+                use_multipart=False,
+            )
+        except Exception as exc:
+            raise self._error(exc, f"put {name}") from exc
+
+    async def get(self, key: Key) -> Image | None:
+        name = object_name(self._location.folder, key)
+        try:
+            found = await obstore.get_async(self._client, name)
+            body = bytes(await found.bytes_async())
+        except FileNotFoundError as exc:
+            if is_missing_key(exc):
+                return None
+            raise self._error(exc, f"get {name}") from exc
+        except Exception as exc:
+            raise self._error(exc, f"get {name}") from exc
+        return self._image(body, found.attributes)
+
+    async def delete(self, key: Key) -> None:
+        name = object_name(self._location.folder, key)
+        try:
+            await obstore.delete_async(self._client, name)
+        except FileNotFoundError as exc:
+            if not is_missing_key(exc):
+                raise self._error(exc, f"delete {name}") from exc
+        except Exception as exc:
+            raise self._error(exc, f"delete {name}") from exc
+
+    async def check(self) -> None:
+        """Lists a folder that is not there: proves address, bucket and credentials."""
+        nowhere = object_name(self._location.folder, Key(".imgproxy-cache"))
+        try:
+            async with asyncio.timeout(CHECK_SECONDS):
+                await obstore.list_with_delimiter_async(self._client, nowhere)
+        except Exception as exc:
+            raise self._error(exc, "check") from exc
+
+    def _attributes(self, image: Image) -> Attributes:
+        attributes: Attributes = {"Content-Type": image.content_type}
+        if image.cache_control is not None:
+            attributes["Cache-Control"] = image.cache_control
+        if image.content_disposition is not None:
+            attributes["Content-Disposition"] = _ascii_disposition(image.content_disposition)
+        for field, name in self._metadata:
+            attributes[name] = getattr(image, field)
+        for name, value in attributes.items():
+            # obstore panics at such a value, and prints the panic.
+            if not (value.isascii() and value.isprintable()):
+                raise ValueError(f"{name} holds what a header cannot: {value!a}")
+        return attributes
+
+    def _image(self, body: bytes, attributes: Attributes) -> Image:
+        path_sha256, content_sha256, stored_at = (
+            attributes.get(name, "") for _, name in self._metadata
+        )
+        return Image(
+            body=body,
+            content_type=attributes.get("Content-Type", ""),
+            cache_control=attributes.get("Cache-Control"),
+            content_disposition=attributes.get("Content-Disposition"),
+            path_sha256=path_sha256,
+            content_sha256=content_sha256,
+            stored_at=stored_at,
+        )
+
+    def _error(self, exc: Exception, operation: str) -> StoreError:
+        return store_error(exc, operation, self._location)
+
+
+@asynccontextmanager
+async def open_object_store(
+    location: ObjectLocation,
+    *,
+    connect_timeout_seconds: float = 5,
+    timeout_seconds: float = 60,
+) -> AsyncIterator[ObjectStore]:
+    """
+    A client for the location; GCS and Azure find their credentials in their own variables.
+
+    `timeout_seconds` is for a whole request, the image included.  Nothing is dialled yet.
+    """
+    client_options: ClientConfig = {
+        "connect_timeout": timedelta(seconds=connect_timeout_seconds),
+        "timeout": timedelta(seconds=timeout_seconds),
+        "pool_idle_timeout": POOL_IDLE,
+        "user_agent": "imgproxy-cache",
+    }
+    try:
+        match location:
+            case S3Location():
+                client: Client = await _s3_client(location, client_options)
+            case GcsLocation():
+                client = _gcs_client(location, client_options)
+            case AzureLocation():
+                client = _azure_client(location, client_options)
+    except Exception as exc:
+        raise store_error(exc, "open", location) from exc
+    yield ObjectStore(client, location)
+
+
+async def _s3_client(location: S3Location, client_options: ClientConfig) -> S3Store:
+    credentials = await asyncio.to_thread(_aws_credentials)
+    client_options["allow_http"] = location.endpoint.startswith("http://")
+    if credentials.ca_bundle:
+        certificates = await asyncio.to_thread(Path(credentials.ca_bundle).read_bytes)
+        client_options["root_certificate"] = certificates
+    return S3Store(
+        location.bucket,
+        # Twice, and signing on: obstore reads variables of its own, which would go first.
+        endpoint=location.endpoint,
+        aws_endpoint_url_s3=location.endpoint,
+        skip_signature=False,
+        region=location.region,
+        virtual_hosted_style_request=False,
+        # Many servers know only the plain DELETE.
+        disable_bulk_delete=True,
+        client_options=client_options,
+        retry_config={"max_retries": 0},
+        credential_provider=credentials,
+    )
+
+
+def _aws_credentials() -> AwsCredentials:
+    """Imported where it is needed: the AWS libraries take 30 MB and half a second."""
+    from imgproxy_cache.stores.credentials import AwsCredentials  # noqa: PLC0415
+
+    return AwsCredentials()
+
+
+def _gcs_client(location: GcsLocation, client_options: ClientConfig) -> GCSStore:
+    # An emulator's http:// comes from the operator's own variables; Google's is https://.
+    client_options["allow_http"] = True
+    return GCSStore(location.bucket, client_options=client_options, retry_config={"max_retries": 0})
+
+
+def _azure_client(location: AzureLocation, client_options: ClientConfig) -> AzureStore:
+    client_options["allow_http"] = True
+    return AzureStore(
+        location.container, client_options=client_options, retry_config={"max_retries": 0}
+    )
+
+
+def _ascii_disposition(value: str) -> str:
+    """
+    The same Content-Disposition in ASCII: stores sign and keep nothing else.
+
+    imgproxy puts the name of the source into `filename` as it is, and what comes as UTF-8 has
+    been read as Latin-1.  Source: RFC 6266 section 5, RFC 8187 section 3.2.
+    """
+    if value.isascii():
+        return value
+    with suppress(UnicodeError):
+        value = value.encode("latin-1").decode("utf-8")
+    found = _FILENAME.fullmatch(value)
+    if found is None:
+        return "attachment" if value.lower().startswith("attachment") else "inline"
+    return f"{found[1]}; filename*=UTF-8''{quote(found[2].replace('%22', chr(34)), safe='')}"
