@@ -17,7 +17,6 @@ import socket
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from functools import partial
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
@@ -29,10 +28,10 @@ import uvloop
 
 from imgproxy_cache import log as logging_setup
 from imgproxy_cache.app import health_from, proxy_app, upstream_from
-from imgproxy_cache.errors import ListenError
+from imgproxy_cache.listen import bound
 from imgproxy_cache.metrics import Metrics
 from imgproxy_cache.protocol import ClientConnection
-from imgproxy_cache.settings import BindAddress, Settings
+from imgproxy_cache.settings import Settings
 
 KEEP_ALIVE_SECONDS = 75  # as nginx's keepalive_timeout
 # A worker that dies at once is not started again in a busy loop.
@@ -57,8 +56,8 @@ def serve(settings: Settings) -> int:
         log.warning("server.warned", message=warning)
     _exit_when_signalled()
     with contextlib.ExitStack() as stack:
-        public = stack.enter_context(_bound(settings.bind))
-        admin = stack.enter_context(_bound((settings.admin_bind,) if settings.admin_bind else ()))
+        public = stack.enter_context(bound(settings.bind))
+        admin = stack.enter_context(bound((settings.admin_bind,) if settings.admin_bind else ()))
         status = uvloop.run(_wait_for_imgproxy(settings))
         if status is not None:
             return status
@@ -234,50 +233,3 @@ class _Workers:
 def _worker(settings: Settings, public: list[socket.socket], admin: list[socket.socket]) -> None:
     logging_setup.configure(settings.log_level, settings.log_format)
     raise SystemExit(_work(settings, public, admin))
-
-
-@contextlib.contextmanager
-def _bound(addresses: tuple[BindAddress, ...]) -> Iterator[list[socket.socket]]:
-    """
-    Sockets bound to `addresses`, not listening yet.
-
-    Raises:
-        ListenError: one of them is taken, forbidden or not of this machine
-    """
-    with contextlib.ExitStack() as stack:
-        sockets: list[socket.socket] = []
-        for address in addresses:
-            for family, host in _families(address):
-                listener = stack.enter_context(socket.socket(family, socket.SOCK_STREAM))
-                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                if family == socket.AF_INET6:
-                    listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-                try:
-                    listener.bind((host, address.port))
-                except OSError as exc:
-                    raise ListenError(f"cannot listen on {address}: {exc.strerror}") from exc
-                sockets.append(listener)
-        yield sockets
-
-
-def _families(address: BindAddress) -> list[tuple[socket.AddressFamily, str]]:
-    """Address families and hosts to bind: both families where the host is any."""
-    if address.host is None:
-        both = [(socket.AF_INET, "0.0.0.0"), (socket.AF_INET6, "::")]
-        return both if _has_ipv6() else both[:1]
-    try:
-        found = socket.getaddrinfo(
-            address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )
-    except OSError as exc:
-        raise ListenError(f"cannot listen on {address}: {exc.strerror}") from exc
-    return [(family, str(where[0])) for family, _, _, _, where in found]
-
-
-def _has_ipv6() -> bool:
-    try:
-        with socket.socket(socket.AF_INET6, socket.SOCK_STREAM) as probe:
-            probe.bind(("::1", 0))
-    except OSError:
-        return False
-    return True

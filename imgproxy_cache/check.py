@@ -1,0 +1,119 @@
+"""`imgproxy-cache check`: whether a set-up works, told without serving anybody."""
+
+import secrets
+from collections.abc import AsyncIterator, Awaitable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from imgproxy_cache.addresses import BindAddress
+from imgproxy_cache.core.image import Image, image_from_answer
+from imgproxy_cache.core.key import Key, key_from_target
+from imgproxy_cache.core.location import StoreLocation
+from imgproxy_cache.errors import StoreError
+from imgproxy_cache.health import ImgproxyHealth
+from imgproxy_cache.settings import Settings
+from imgproxy_cache.stores import Store, open_store
+from imgproxy_cache.upstream import Upstream
+
+HEALTH_TIMEOUT_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What was tried; where it failed, `text` says what is wrong and what to do about it."""
+
+    is_good: bool
+    text: str
+
+    def __str__(self) -> str:
+        return f"{'ok    ' if self.is_good else 'failed'}  {self.text}"
+
+
+async def check(settings: Settings) -> AsyncIterator[Finding]:
+    """Try what the proxy will have to do: reach imgproxy, and write, read and delete an object."""
+    yield Finding(True, "settings")
+    yield await _check_imgproxy(settings)
+    async for finding in _check_store(settings.store):
+        yield finding
+
+
+async def check_proxy(settings: Settings) -> Finding:
+    """Ask the proxy that runs on this machine for imgproxy's health."""
+    address = settings.bind[0]
+    host = address.host if address.host not in (None, "0.0.0.0", "::") else "127.0.0.1"
+    problem = await _why_not_healthy(host, address.port, settings.health_path)
+    if problem is None:
+        return Finding(True, f"proxy on {address}")
+    return Finding(False, f"proxy: {problem}: see its log, or start it (`imgproxy-cache run`)")
+
+
+async def _check_imgproxy(settings: Settings) -> Finding:
+    host, port, path = settings.upstream_host, settings.upstream_port, settings.health_path
+    problem = await _why_not_healthy(host, port, path)
+    if problem is None:
+        return Finding(True, f"imgproxy: {settings.upstream_url}{path}")
+    hint = "start imgproxy (`imgproxy-cache run` does), or fix CACHE_UPSTREAM_URL"
+    return Finding(False, f"imgproxy: {problem}: {hint}")
+
+
+async def _why_not_healthy(host: str, port: int, path: str) -> str | None:
+    upstream = Upstream(
+        host,
+        port,
+        max_connections=1,
+        max_waiting=1,
+        wait_seconds=HEALTH_TIMEOUT_SECONDS,
+        connect_timeout_seconds=HEALTH_TIMEOUT_SECONDS,
+        read_timeout_seconds=HEALTH_TIMEOUT_SECONDS,
+    )
+    async with upstream:
+        url = f"http://{BindAddress(host, port)}"
+        health = ImgproxyHealth(upstream, url, path, timeout_seconds=HEALTH_TIMEOUT_SECONDS)
+        return await health.why_not_ready()
+
+
+async def _check_store(location: StoreLocation) -> AsyncIterator[Finding]:
+    try:
+        async with open_store(location) as store:
+            async for finding in _check_probe(store):
+                yield finding
+    except StoreError as exc:
+        yield Finding(False, f"store: {exc}")
+
+
+async def _check_probe(store: Store) -> AsyncIterator[Finding]:
+    """Write, read and delete an object whose key nobody else can have."""
+    path = b"/imgproxy-cache/check/" + secrets.token_hex(16).encode()
+    key = key_from_target(path)
+    probe = image_from_answer(
+        path=path,
+        body=b"written by `imgproxy-cache check`; may be deleted",
+        content_type="text/plain",
+        cache_control="no-store",
+        content_disposition=None,
+        now=datetime.now(UTC),
+    )
+    written = await _try("write", store, store.put(key, probe))
+    yield written
+    if written.is_good:
+        yield await _try("read", store, _read(store, key, probe))
+        yield await _try("delete", store, store.delete(key))
+
+
+async def _read(store: Store, key: Key, written: Image) -> None:
+    found = await store.get(key)
+    if found is None or found.body != written.body:
+        raise StoreError(
+            operation=f"get {key}",
+            place=store.place,
+            cause="what was just written is missing" if found is None else "another object",
+            hint="expected a store where everybody sees what was written",
+        )
+
+
+async def _try(what: str, store: Store, operation: Awaitable[None]) -> Finding:
+    try:
+        await operation
+    except StoreError as exc:
+        return Finding(False, f"store: {exc}")
+    return Finding(True, f"store: {store.place}: {what}")
