@@ -5,17 +5,13 @@ from collections.abc import AsyncIterator, Awaitable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from imgproxy_cache.addresses import BindAddress
+from imgproxy_cache.app import health_from, upstream_from
 from imgproxy_cache.core.image import Image, image_from_answer
 from imgproxy_cache.core.key import Key, key_from_target
 from imgproxy_cache.core.location import StoreLocation
 from imgproxy_cache.errors import StoreError
-from imgproxy_cache.health import ImgproxyHealth
 from imgproxy_cache.settings import Settings
 from imgproxy_cache.stores import Store, open_store
-from imgproxy_cache.upstream import Upstream
-
-HEALTH_TIMEOUT_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,39 +33,13 @@ async def check(settings: Settings) -> AsyncIterator[Finding]:
         yield finding
 
 
-async def check_proxy(settings: Settings) -> Finding:
-    """Ask the proxy that runs on this machine for imgproxy's health."""
-    address = settings.bind[0]
-    host = address.host if address.host not in (None, "0.0.0.0", "::") else "127.0.0.1"
-    problem = await _why_not_healthy(host, address.port, settings.health_path)
-    if problem is None:
-        return Finding(True, f"proxy on {address}")
-    return Finding(False, f"proxy: {problem}: see its log, or start it (`imgproxy-cache run`)")
-
-
 async def _check_imgproxy(settings: Settings) -> Finding:
-    host, port, path = settings.upstream_host, settings.upstream_port, settings.health_path
-    problem = await _why_not_healthy(host, port, path)
+    async with upstream_from(settings) as upstream:
+        problem = await health_from(settings, upstream).why_not_ready()
     if problem is None:
-        return Finding(True, f"imgproxy: {settings.upstream_url}{path}")
+        return Finding(True, f"imgproxy: {settings.upstream_url}{settings.health_path}")
     hint = "start imgproxy (`imgproxy-cache run` does), or fix CACHE_UPSTREAM_URL"
     return Finding(False, f"imgproxy: {problem}: {hint}")
-
-
-async def _why_not_healthy(host: str, port: int, path: str) -> str | None:
-    upstream = Upstream(
-        host,
-        port,
-        max_connections=1,
-        max_waiting=1,
-        wait_seconds=HEALTH_TIMEOUT_SECONDS,
-        connect_timeout_seconds=HEALTH_TIMEOUT_SECONDS,
-        read_timeout_seconds=HEALTH_TIMEOUT_SECONDS,
-    )
-    async with upstream:
-        url = f"http://{BindAddress(host, port)}"
-        health = ImgproxyHealth(upstream, url, path, timeout_seconds=HEALTH_TIMEOUT_SECONDS)
-        return await health.why_not_ready()
 
 
 async def _check_store(location: StoreLocation) -> AsyncIterator[Finding]:

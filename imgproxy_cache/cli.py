@@ -6,8 +6,9 @@ import os
 import shutil
 import sys
 import textwrap
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
+from typing import NoReturn
 
 from imgproxy_cache.core.key import key_from_target, object_name
 from imgproxy_cache.core.location import FolderLocation
@@ -99,29 +100,38 @@ def _imgproxy(_arguments: argparse.Namespace, environ: Mapping[str, str]) -> int
 
 
 def _check(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
-    from imgproxy_cache.check import Finding, check, check_proxy  # noqa: PLC0415
+    if arguments.health:
+        return _check_health(Settings.from_environ(_with_a_store(environ)))
+    try:
+        settings = Settings.from_environ(environ)
+    except SettingsError as exc:
+        for problem in exc.problems:
+            print(f"failed  settings: {problem}")
+        return 1
+    return asyncio.run(_print_findings(settings))
 
-    async def findings() -> AsyncIterator[Finding]:
-        if arguments.health:
-            yield await check_proxy(Settings.from_environ(_with_a_store(environ)))
-            return
-        try:
-            settings = Settings.from_environ(environ)
-        except SettingsError as exc:
-            for problem in exc.problems:
-                yield Finding(False, f"settings: {problem}")
-            return
-        async for finding in check(settings):
-            yield finding
 
-    async def print_findings() -> int:
-        status = 0
-        async for finding in findings():
-            print(finding, flush=True)
-            status = status if finding.is_good else 1
-        return status
+async def _print_findings(settings: Settings) -> int:
+    from imgproxy_cache.check import check  # noqa: PLC0415
 
-    return asyncio.run(print_findings())
+    status = 0
+    async for finding in check(settings):
+        print(finding, flush=True)
+        status = status if finding.is_good else 1
+    return status
+
+
+def _check_health(settings: Settings) -> int:
+    from imgproxy_cache.liveness import why_not_alive  # noqa: PLC0415
+
+    bind = settings.bind[0]
+    problem = why_not_alive(bind, settings.health_path)
+    print(
+        f"failed  proxy on {bind}: {problem}: see its log"
+        if problem
+        else f"ok      proxy on {bind}"
+    )
+    return 1 if problem else 0
 
 
 def _key(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
@@ -148,6 +158,13 @@ def _path(argument: str) -> str:
     return argument
 
 
+class _Version(argparse.Action):
+    """Looks the version up when it is asked for: that costs more than all the rest of a start."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
+        parser.exit(message=f"{parser.prog} {version('imgproxy-cache')}\n")
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="imgproxy-cache",
@@ -155,7 +172,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog="`imgproxy-cache COMMAND --help` explains each, with the settings that it reads.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--version", action="version", version=version("imgproxy-cache"))
+    parser.add_argument("--version", action=_Version, nargs=0, help="print the version")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
     def add(
