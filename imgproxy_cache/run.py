@@ -19,19 +19,18 @@ def run(environ: Mapping[str, str]) -> int:
     """
     added = fallback_image_ttl(environ)
     settings = Settings.from_environ({**environ, **added})
-    upstream = BindAddress(settings.upstream_host, settings.upstream_port)
-    problems = list(_why_not_listening(settings, upstream))
+    problems = list(why_not_listening(settings))
     if problems:
         raise ListenError("\n".join(problems))
     end = supervise(
-        [IMGPROXY, PROXY] if upstream.is_loopback else [PROXY],
+        [IMGPROXY, PROXY] if _starts_imgproxy(settings) else [PROXY],
         environment=added,
         drain_seconds=settings.drain_seconds,
     )
     return 0 if end is None else end.status
 
 
-def _why_not_listening(settings: Settings, upstream: BindAddress) -> Iterator[str]:
+def why_not_listening(settings: Settings) -> Iterator[str]:
     """
     Say which ports are taken, before there are the log lines of two programs to find it in.
 
@@ -40,11 +39,20 @@ def _why_not_listening(settings: Settings, upstream: BindAddress) -> Iterator[st
     named = [("IMGPROXY_BIND", settings.bind)]
     if settings.admin_bind is not None:
         named.append(("CACHE_ADMIN_BIND", (settings.admin_bind,)))
-    if upstream.is_loopback:
-        named.append(("CACHE_UPSTREAM_URL", (upstream,)))
+    if _starts_imgproxy(settings):
+        named.append(("CACHE_UPSTREAM_URL", (_upstream(settings),)))
     for variable, addresses in named:
         try:
             with bound(addresses):
                 pass
         except ListenError as exc:
             yield f"{exc}: stop what listens there, or change {variable}"
+
+
+def _starts_imgproxy(settings: Settings) -> bool:
+    """Only an imgproxy on this machine is ours to start."""
+    return _upstream(settings).is_loopback
+
+
+def _upstream(settings: Settings) -> BindAddress:
+    return BindAddress(settings.upstream_host, settings.upstream_port)
