@@ -84,6 +84,7 @@ class Uploads:
         self._now = now
         self._waiting: deque[Upload] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._working = 0
         self._items = 0
         self._bytes = 0
         self._is_closed = False
@@ -114,7 +115,8 @@ class Uploads:
         self._items += 1
         self._bytes += upload.size
         self._waiting.append(upload)
-        if len(self._tasks) < self._concurrency:
+        if self._working < self._concurrency:
+            self._working += 1
             task = asyncio.create_task(self._work())
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
@@ -175,6 +177,8 @@ class Uploads:
             # Not when cancelled: such an upload is one of the abandoned.
             self._items -= 1
             self._bytes -= upload.size
+        # No await since the queue was seen empty: whatever is offered from now on starts a task.
+        self._working -= 1
         self._is_dropping = False
 
     async def _upload(self, upload: Upload) -> None:

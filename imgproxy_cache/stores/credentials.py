@@ -64,7 +64,7 @@ class AwsCredentials:
         return {
             "access_key_id": keys.access_key,
             "secret_access_key": keys.secret_key,
-            "token": keys.token,
+            "token": keys.token or None,
             "expires_at": _ask_again_at(self._found, datetime.now(UTC)),
         }
 

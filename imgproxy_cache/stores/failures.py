@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from obstore.exceptions import UnauthenticatedError
+
 from imgproxy_cache.core.location import AzureLocation, GcsLocation, S3Location
 from imgproxy_cache.errors import StoreError
 
@@ -118,12 +120,20 @@ def is_missing_key(exc: FileNotFoundError) -> bool:
 def _kind_and_cause(exc: BaseException, text: str) -> tuple[str, str]:
     code = _first(_CODE, text)
     if code is not None:
-        message = _first(_MESSAGE, text)
+        message = (_first(_MESSAGE, text) or "").strip().rstrip(".")
         return _KIND_BY_CODE.get(code, "other"), f"{code}: {message}" if message else code
-    if isinstance(exc, TimeoutError):
-        return "timeout", "no answer in time"
-    if type(exc).__name__ == "UnauthenticatedError":
-        return "credentials", _last_clause(text)
+    match exc:
+        case FileNotFoundError():
+            # The caller has asked is_missing_key, or has put: what is missing is no image.
+            return "bucket", "no such bucket or container"
+        case TimeoutError():
+            return "timeout", "no answer in time"
+        case UnauthenticatedError():
+            return "credentials", _last_clause(text)
+    return _transport_kind_and_cause(exc, text)
+
+
+def _transport_kind_and_cause(exc: BaseException, text: str) -> tuple[str, str]:
     for fragment, kind, cause in _TRANSPORT:
         if fragment in text:
             return kind, f"{_endpoint(text)}{cause}"
@@ -136,8 +146,6 @@ def _kind_and_cause(exc: BaseException, text: str) -> tuple[str, str]:
 def _kind_by_status(status: str) -> str:
     if status in ("401", "403"):
         return "denied"
-    if status == "404":
-        return "bucket"
     return "busy" if status in ("429", "503") else "other"
 
 

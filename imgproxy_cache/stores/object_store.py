@@ -157,6 +157,8 @@ async def open_object_store(
                 client = _gcs_client(location, client_options)
             case AzureLocation():
                 client = _azure_client(location, client_options)
+    except StoreError:
+        raise
     except Exception as exc:
         raise store_error(exc, "open", location) from exc
     yield ObjectStore(client, location)
@@ -166,8 +168,7 @@ async def _s3_client(location: S3Location, client_options: ClientConfig) -> S3St
     credentials = await asyncio.to_thread(_aws_credentials)
     client_options["allow_http"] = location.endpoint.startswith("http://")
     if credentials.ca_bundle:
-        certificates = await asyncio.to_thread(Path(credentials.ca_bundle).read_bytes)
-        client_options["root_certificate"] = certificates
+        client_options["root_certificate"] = _certificates(credentials.ca_bundle, location)
     return S3Store(
         location.bucket,
         # Twice, and signing on: obstore reads variables of its own, which would go first.
@@ -189,6 +190,19 @@ def _aws_credentials() -> AwsCredentials:
     from imgproxy_cache.stores.credentials import AwsCredentials  # noqa: PLC0415
 
     return AwsCredentials()
+
+
+def _certificates(ca_bundle: str, location: S3Location) -> bytes:
+    try:
+        return Path(ca_bundle).read_bytes()
+    except OSError as exc:
+        raise StoreError(
+            operation="open",
+            place=str(location),
+            cause=f"{ca_bundle}: {exc.strerror}",
+            hint="fix AWS_CA_BUNDLE",
+            kind="tls",
+        ) from exc
 
 
 def _gcs_client(location: GcsLocation, client_options: ClientConfig) -> GCSStore:

@@ -3,7 +3,7 @@ fake-gcs-server: stands in for Google Cloud Storage on loopback (it checks no ke
 
 It speaks GCS's JSON dialect well and its XML dialect, in which obstore talks, only in part.  A
 small front puts that right: uploads take the door of signed URLs, `%2F` is a slash in names of
-objects, an upload's answer has its ETag, and a 404 says in XML what is missing.
+objects, an upload's answer has its ETag, and what is missing is told in XML with a 404.
 """
 
 import http.client
@@ -86,10 +86,11 @@ def _front(port: int) -> type[BaseHTTPRequestHandler]:
             body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
             target = self.path if "/storage/v1/" in self.path else self._xml_target()
             status, fields, answer = _ask(port, self.command, target, dict(self.headers), body)
-            if status == 404:
+            if status in (404, 500):
                 bucket = urlsplit(self.path).path.split("/")[1]
                 bucket_status, _, _ = _ask(port, "GET", f"/storage/v1/b/{bucket}", {}, b"")
                 code = "NoSuchBucket" if bucket_status == 404 else "NoSuchKey"
+                status = 404
                 answer = f"<Error><Code>{code}</Code><Message>Not found.</Message></Error>".encode()
             elif self.command == "PUT":
                 fields.append(("ETag", json.loads(answer)["etag"]))

@@ -1,0 +1,206 @@
+"""What :class:`imgproxy_cache.stores.Store` promises, tried on every store there is."""
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from imgproxy_cache.core.image import Image
+from imgproxy_cache.core.key import Key
+from imgproxy_cache.core.location import (
+    AzureLocation,
+    FolderLocation,
+    GcsLocation,
+    S3Location,
+    StoreLocation,
+)
+from imgproxy_cache.errors import StoreError
+from imgproxy_cache.stores import Store, open_store
+from tests.servers.azure import AzureServer
+from tests.servers.gcs import GcsServer
+from tests.servers.s3 import S3Server
+from tests.stores.images import KEY, picture
+
+BUCKET_STORES = ["s3", "s3_tls", "gcs", "azure"]
+
+
+def locate(kind: str, request: pytest.FixtureRequest, folder: str, bucket: str) -> StoreLocation:
+    """A place for this test alone; its variables are set, its bucket is not made."""
+    server = request.getfixturevalue(kind)
+    patch: pytest.MonkeyPatch = request.getfixturevalue("no_cloud")
+    for name, value in server.environ.items():
+        patch.setenv(name, value)
+    match server:
+        case S3Server():
+            return S3Location(bucket, folder, server.endpoint, "auto")
+        case GcsServer():
+            return GcsLocation(bucket, folder)
+        case AzureServer():
+            return AzureLocation(bucket, folder)
+    raise AssertionError(server)
+
+
+def make_bucket(server: S3Server | GcsServer | AzureServer, bucket: str) -> None:
+    if isinstance(server, AzureServer):
+        server.make_container(bucket)
+    else:
+        server.make_bucket(bucket)
+
+
+def files_below(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file()]
+
+
+@pytest.fixture(params=[*BUCKET_STORES, "file"])
+async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
+    if request.param == "file":
+        location: StoreLocation = FolderLocation(str(tmp_path / "outer" / "store"))
+    else:
+        bucket = f"images-{uuid.uuid4().hex}"
+        location = locate(request.param, request, "processed", bucket)
+        make_bucket(request.getfixturevalue(request.param), bucket)
+    async with open_store(location) as opened:
+        yield opened
+
+
+@pytest.fixture(params=BUCKET_STORES)
+async def store_without_bucket(request: pytest.FixtureRequest) -> AsyncIterator[Store]:
+    location = locate(request.param, request, "processed", f"nowhere-{uuid.uuid4().hex}")
+    async with open_store(location) as opened:
+        yield opened
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        pytest.param(picture(), id="all fields"),
+        pytest.param(picture(cache_control=None), id="no cache-control"),
+        pytest.param(picture(content_disposition=None), id="no content-disposition"),
+        pytest.param(picture(content_disposition="attachment"), id="attachment without a name"),
+        pytest.param(picture(content_disposition='inline; filename=""'), id="empty name"),
+        pytest.param(picture(content_disposition='inline; filename="a  b"'), id="two spaces"),
+        pytest.param(picture(content_disposition='inline; filename="%22;+&=#?/"'), id="signs"),
+        pytest.param(picture(content_disposition=r'inline; filename="\\"'), id="backslashes"),
+        pytest.param(picture(content_disposition="<>&'"), id="what XML would mind"),
+        pytest.param(picture(content_type="image/svg+xml"), id="another type"),
+        pytest.param(picture(b""), id="empty"),
+        pytest.param(picture(b"\0"), id="one byte"),
+        pytest.param(picture(b"\xff\xd8\r\n\0" * 1_000_000), id="5 MB"),
+    ],
+)
+async def test_an_image_comes_back_as_it_was_put(store: Store, image: Image) -> None:
+    await store.put(KEY, image)
+    assert await store.get(KEY) == image
+
+
+HEADER_VALUES = st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=100).map(
+    str.strip
+)
+
+
+@settings(
+    max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    body=st.binary(max_size=2000),
+    cache_control=st.none() | HEADER_VALUES.filter(bool),
+    content_disposition=st.none() | HEADER_VALUES.filter(bool),
+)
+async def test_whatever_a_header_may_hold_comes_back(
+    store: Store, body: bytes, cache_control: str | None, content_disposition: str | None
+) -> None:
+    image = picture(body, cache_control=cache_control, content_disposition=content_disposition)
+    await store.put(KEY, image)
+    assert await store.get(KEY) == image
+
+
+async def test_a_key_that_was_never_put_is_none(store: Store) -> None:
+    assert await store.get(KEY) is None
+
+
+async def test_a_key_put_twice_keeps_the_later_image(store: Store) -> None:
+    await store.put(KEY, picture(b"first", cache_control=None))
+    await store.put(KEY, picture(b"second, and longer", content_disposition=None))
+    assert await store.get(KEY) == picture(b"second, and longer", content_disposition=None)
+
+
+async def test_a_deleted_image_is_gone_and_its_neighbour_is_not(store: Store) -> None:
+    neighbour = Key("f" * 32)
+    await store.put(KEY, picture())
+    await store.put(neighbour, picture(b"neighbour"))
+    await store.delete(KEY)
+    assert await store.get(KEY) is None
+    assert await store.get(neighbour) == picture(b"neighbour")
+
+
+async def test_deleting_what_is_not_there_is_no_failure(store: Store) -> None:
+    await store.delete(KEY)
+
+
+async def test_readers_meet_whole_images_while_writers_replace_them(store: Store) -> None:
+    images = [picture(bytes([n]) * 50_000, cache_control=f"max-age={n}") for n in range(8)]
+    await store.put(KEY, images[0])
+    writers = [store.put(KEY, image) for image in images]
+    found = await asyncio.gather(*writers, *(store.get(KEY) for _ in range(16)))
+    assert all(image in images for image in found[len(writers) :])
+    assert await store.get(KEY) in images
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "../escaped",
+        "../../escaped",
+        "/escaped",
+        "a/../../escaped",
+        ".",
+        "..",
+        "",
+        "a//b",
+        "%2e%2e%2fescaped",
+        "..\\escaped",
+        "a\0b",
+        "a\nb",
+        "x" * 2000,
+        ".meta/.lock",
+        "\udcff",
+    ],
+)
+async def test_a_hostile_key_stays_inside_or_is_refused(
+    store: Store, key: str, tmp_path: Path
+) -> None:
+    hostile = Key(key)
+    try:
+        await store.put(hostile, picture(b"hostile"))
+    except StoreError:
+        with pytest.raises(StoreError):
+            await store.get(hostile)
+    else:
+        assert await store.get(hostile) == picture(b"hostile")
+        await store.delete(hostile)
+    assert all("store" in path.parts for path in files_below(tmp_path))
+
+
+async def test_a_store_that_can_be_used_passes_its_check(store: Store) -> None:
+    await store.check()
+
+
+async def test_a_missing_bucket_is_a_failure_and_no_missing_image(
+    store_without_bucket: Store,
+) -> None:
+    store = store_without_bucket
+    operations: list[Callable[[], Awaitable[object]]] = [
+        lambda: store.put(KEY, picture()),
+        lambda: store.get(KEY),
+        lambda: store.delete(KEY),
+        store.check,
+    ]
+    for operation in operations:
+        with pytest.raises(StoreError) as caught:
+            await operation()
+        assert (caught.value.kind, caught.value.place) == ("bucket", store.place)
+        assert caught.value.hint.startswith("create it or fix ")
