@@ -59,12 +59,12 @@ def configure(level: str, log_format: LogFormat | None) -> None:
 
 def _stamp(logger: WrappedLogger, method_name: str, event_dict: EventDict) -> EventDict:
     event_dict["level"] = method_name
-    event_dict["timestamp"] = datetime.now(UTC).isoformat(timespec="milliseconds")
+    event_dict["timestamp"] = datetime.now(UTC)
     return event_dict
 
 
 def _render_json(logger: WrappedLogger, method_name: str, event_dict: EventDict) -> bytes:
-    return orjson.dumps(event_dict, default=str)
+    return orjson.dumps(event_dict, default=str, option=orjson.OPT_UTC_Z)
 
 
 def _console_renderer() -> Any:

@@ -14,12 +14,13 @@ uvicorn's HTTP protocol, with what it leaves out.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterable
 from enum import Enum, auto
 from typing import Any, Final, NamedTuple, NoReturn
 
 import httptools
-from uvicorn._types import ASGI3Application
+from uvicorn._types import ASGI3Application, ASGISendEvent
 from uvicorn.protocols.http.httptools_impl import (
     STATUS_LINE,
     HttpToolsProtocol,
@@ -66,6 +67,75 @@ class Phase(Enum):
     IDLE = auto()
     HEAD = auto()
     BODY = auto()
+
+
+class AnswerCycle(RequestResponseCycle):
+    """
+    One request and its answer, written with fewer steps than uvicorn's.
+
+    Fields pass as they are (llhttp has checked imgproxy's, the rest are our
+    own), and the head goes out with the first bytes of the body.  Measured: 8 us
+    of the 130 that a request cost.
+    """
+
+    _head = b""
+
+    async def send(self, message: ASGISendEvent) -> None:
+        if self.disconnected:
+            return
+        if message["type"] == "http.response.start":
+            self.response_started = True
+            self.waiting_for_100_continue = False
+            self._head = self._head_of(message["status"], message["headers"])
+        elif message["type"] == "http.response.body":
+            self._write_body(message.get("body", b""), message.get("more_body", False))
+            if self.flow.write_paused and not self.disconnected:
+                await self.flow.drain()
+
+    def _head_of(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+        lines = [STATUS_LINE[status][:-2]]
+        length = -1
+        for name, value in headers:
+            if len(name) == 14 and name.lower() == b"content-length":
+                length = int(value)
+            elif len(name) == 10 and name.lower() == b"connection" and value == b"close":
+                self.keep_alive = False
+                continue
+            lines.append(name + b": " + value)
+        has_no_body = self.scope["method"] == "HEAD" or status in (204, 304)
+        self.expected_content_length = 0 if has_no_body else max(0, length)
+        self.chunked_encoding = length < 0 and not has_no_body
+        if self.chunked_encoding and self.scope["http_version"] == "1.0":
+            self.chunked_encoding, self.keep_alive = False, False
+            self.expected_content_length = sys.maxsize  # the body ends with the connection
+        if self.chunked_encoding:
+            lines.append(b"Transfer-Encoding: chunked")
+        if not self.keep_alive:
+            lines.append(b"Connection: close")
+        return b"\r\n".join([*lines, b"", b""])
+
+    def _write_body(self, body: bytes, more_body: bool) -> None:
+        head, self._head = self._head, b""
+        if self.scope["method"] == "HEAD":
+            body = b""
+        elif self.chunked_encoding:
+            body = (b"%x\r\n%b\r\n" % (len(body), body)) if body else b""
+            if not more_body:
+                body += b"0\r\n\r\n"
+        else:
+            self.expected_content_length -= len(body)
+            if self.expected_content_length < 0:
+                raise RuntimeError("the body is longer than its Content-Length")
+        if head or body:
+            self.transport.write(head + body if head else body)
+        if not more_body:
+            if 0 < self.expected_content_length < sys.maxsize // 2:
+                raise RuntimeError("the body is shorter than its Content-Length")
+            self.response_complete = True
+            self.message_event.set()
+            if not self.keep_alive:
+                self.transport.close()
+            self.on_response()
 
 
 class ClientConnection(HttpToolsProtocol):
@@ -209,7 +279,7 @@ class ClientConnection(HttpToolsProtocol):
         scope["raw_path"] = target
         scope["query_string"] = b""
         previous = self.cycle
-        self.cycle = RequestResponseCycle(
+        self.cycle = AnswerCycle(
             scope=scope,
             transport=self.transport,
             flow=self.flow,

@@ -24,6 +24,7 @@ from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import NamedTuple
 from urllib.parse import unquote_to_bytes
 
 Option = tuple[str, ...]
@@ -50,8 +51,7 @@ class PathRules:
     """``IMGPROXY_BASE64_URL_INCLUDES_FILENAME``"""
 
 
-@dataclass(frozen=True, slots=True)
-class ImgproxyPath:
+class ImgproxyPath(NamedTuple):
     """
     A processing path after imgproxy's repairs.
 
