@@ -94,7 +94,11 @@ def proxy_app(
                 )
             )
             stack.push_async_callback(lambda: uploads.drain(stop_deadline()))
-            buffer = Buffer(settings.buffer_bytes, settings.upstream_wait_seconds)
+            buffer = Buffer(
+                settings.buffer_bytes,
+                wait_seconds=settings.upstream_wait_seconds,
+                max_waiting=settings.upstream_queue_items,
+            )
             metrics.watch(*_levels(upstream, buffer, uploads))
             catch_all.endpoint = Proxy(
                 upstream=upstream,
@@ -124,7 +128,7 @@ def upstream_from(settings: Settings) -> Upstream:
         settings.upstream_host,
         settings.upstream_port,
         max_connections=settings.upstream_connections,
-        max_waiting=1000,
+        max_waiting=settings.upstream_queue_items,
         wait_seconds=settings.upstream_wait_seconds,
         connect_timeout_seconds=settings.upstream_connect_timeout_seconds,
         read_timeout_seconds=settings.upstream_read_timeout_seconds,
@@ -155,6 +159,7 @@ def _levels(upstream: Upstream, buffer: Buffer, uploads: Uploads) -> tuple[Level
         ("buffer_bytes", "Memory of images in flight", lambda: buffer.used),
         ("buffer_bytes_limit", "Its limit", lambda: buffer.max_bytes),
         ("buffer_waiting", "Fetches waiting for memory", lambda: buffer.waiting),
+        ("buffer_waiting_limit", "Their limit", lambda: buffer.max_waiting),
         ("upload_queue_items", "Images waiting for upload", lambda: uploads.queue_items),
         ("upload_queue_items_limit", "Their limit", lambda: uploads.max_items),
         ("upload_queue_bytes", "Bytes waiting for upload", lambda: uploads.queue_bytes),

@@ -24,12 +24,14 @@ class Buffer:
     Counts bytes; holds none itself.
 
     Claims are served first come first served, so that a large image is not
-    starved by small ones; each waits for up to `wait_seconds`.
+    starved by small ones; each waits for up to `wait_seconds`, and beyond
+    `max_waiting` of them a further one is refused at once.
     """
 
-    def __init__(self, max_bytes: int, wait_seconds: float) -> None:
+    def __init__(self, max_bytes: int, *, wait_seconds: float, max_waiting: int) -> None:
         self.max_bytes = max_bytes
-        self.wait_seconds = wait_seconds
+        self.max_waiting = max_waiting
+        self._wait_seconds = wait_seconds
         self.used = 0
         self._claims: deque[Claim] = deque()
 
@@ -60,8 +62,8 @@ class Buffer:
     def claim(self, size: int, granted: Callable[[], None], refused: Callable[[], None]) -> Claim:
         """Wait for `size` bytes; with 0, for the buffer not to be full."""
         claim = Claim(size, granted, refused)
-        loop = asyncio.get_running_loop()
-        claim.timer = loop.call_later(self.wait_seconds, self._refuse, claim)
+        seconds = self._wait_seconds if len(self._claims) < self.max_waiting else 0.0
+        claim.timer = asyncio.get_running_loop().call_later(seconds, self._refuse, claim)
         self._claims.append(claim)
         return claim
 

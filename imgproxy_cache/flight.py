@@ -191,8 +191,7 @@ class Flight:
     def _refuse(self) -> None:
         self._claim = None
         self.error = UpstreamBusy(
-            f"no room for another image in {self._buffer.max_bytes} bytes of buffer "
-            f"for {self._buffer.wait_seconds:g} s"
+            f"{self._buffer.max_bytes} bytes of buffer are full of images on their way to clients"
         )
         self._abandon()
 

@@ -49,7 +49,7 @@ def configure(level: str, log_format: LogFormat | None) -> None:
     log_format = log_format or ("console" if sys.stdout.isatty() else "json")
     renderer: Any = _render_json if log_format == "json" else _console_renderer()
     structlog.configure(
-        processors=[_stamp, renderer],
+        processors=[_event_first, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=structlog.BytesLoggerFactory(sys.stdout.buffer),
         cache_logger_on_first_use=True,
@@ -57,10 +57,13 @@ def configure(level: str, log_format: LogFormat | None) -> None:
     logging.basicConfig(handlers=[_ToStructlog()], level=logging.WARNING, force=True)
 
 
-def _stamp(logger: WrappedLogger, method_name: str, event_dict: EventDict) -> EventDict:
-    event_dict["level"] = method_name
-    event_dict["timestamp"] = datetime.now(UTC)
-    return event_dict
+def _event_first(logger: WrappedLogger, method_name: str, event_dict: EventDict) -> EventDict:
+    return {
+        "timestamp": datetime.now(UTC),
+        "level": method_name,
+        "event": event_dict["event"],
+        **event_dict,
+    }
 
 
 def _render_json(logger: WrappedLogger, method_name: str, event_dict: EventDict) -> bytes:

@@ -121,6 +121,7 @@ def _not_ready(settings: Settings, reason: str) -> str:
         f"imgproxy was not ready in {settings.health_check_timeout_seconds:g} s: {reason}",
         "look at imgproxy's own log lines above",
         "is CACHE_UPSTREAM_URL where it listens, and IMGPROXY_PATH_PREFIX the same for both?",
+        *([settings.port_collision] if settings.port_collision else []),
     ]
     return "; ".join(hints)
 

@@ -44,6 +44,7 @@ class Settings:
     upstream_port: int
     upstream_connections: int
     upstream_wait_seconds: float
+    upstream_queue_items: int
     upstream_connect_timeout_seconds: float
     upstream_read_timeout_seconds: float
     buffer_bytes: int
@@ -92,6 +93,7 @@ class Settings:
             upstream_port=upstream.port,
             upstream_connections=env.number("CACHE_UPSTREAM_CONNECTIONS", 100, at_least=1),
             upstream_wait_seconds=env.seconds("CACHE_UPSTREAM_WAIT_SECONDS", 10, may_be_zero=True),
+            upstream_queue_items=env.number("CACHE_UPSTREAM_QUEUE_ITEMS", 1000, at_least=0),
             upstream_connect_timeout_seconds=env.seconds(
                 "CACHE_UPSTREAM_CONNECT_TIMEOUT_SECONDS", 2
             ),

@@ -68,6 +68,11 @@ SETTINGS = (
         "10",
         "How long a request waits for one of them, or for buffer space, before 503.",
     ),
+    Setting(
+        "CACHE_UPSTREAM_QUEUE_ITEMS",
+        "1000",
+        "Requests that may wait so, for each worker; beyond it they get 503 at once.",
+    ),
     Setting("CACHE_UPSTREAM_CONNECT_TIMEOUT_SECONDS", "2", "Connecting to imgproxy."),
     Setting("CACHE_UPSTREAM_READ_TIMEOUT_SECONDS", "60", "Waiting for imgproxy's next bytes."),
     Setting(

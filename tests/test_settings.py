@@ -27,6 +27,7 @@ DEFAULTS = Settings(
     upstream_port=8081,
     upstream_connections=100,
     upstream_wait_seconds=10,
+    upstream_queue_items=1000,
     upstream_connect_timeout_seconds=2,
     upstream_read_timeout_seconds=60,
     buffer_bytes=256 * 1024 * 1024,
