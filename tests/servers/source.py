@@ -1,4 +1,8 @@
-"""The HTTP source that the tapes were recorded with: ``/KIND/FILE``, as their README says."""
+"""
+The HTTP source that the tapes were recorded with: ``/KIND/FILE``, as their README says.
+
+``cut`` is new: a body that ends in the middle.
+"""
 
 from __future__ import annotations
 
@@ -42,6 +46,9 @@ class _Requests(BaseHTTPRequestHandler):
             self.server.release.wait(30)
         if kind.isdigit():
             self._answer(int(kind), b"no such image", {})
+        elif kind == "cut":
+            whole = (IMAGES / name).read_bytes()
+            self._answer(200, whole[:1000], {"Content-Length": str(len(whole))})
         elif kind == "html":
             self._answer(200, b"<html>not an image</html>", {"Content-Type": "text/html"})
         elif kind == "garbage":
@@ -57,7 +64,7 @@ class _Requests(BaseHTTPRequestHandler):
         self.send_response(status)
         for name, value in headers.items():
             self.send_header(name, value)
-        if status != 304:
+        if status != 304 and "Content-Length" not in headers:
             self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         try:
