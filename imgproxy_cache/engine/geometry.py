@@ -13,7 +13,9 @@ from dataclasses import dataclass, replace
 from imgproxy_cache.engine.gravity import Size, with_smaller_offsets
 from imgproxy_cache.engine.options import Gravity, Options, Padding, ResizingType
 
-MOST_PIXELS = 2.0**31  # of one side; keeps absurd scales from overflowing
+# Beyond these no image has a size; within them nothing overflows
+MOST_PIXELS = 2.0**31
+MOST_TIMES = 2.0**16
 
 # EXIF orientation -> (degrees to turn clockwise, mirror afterwards).  Source: EXIF 2.32, 4.6.4 A
 TURNS = {
@@ -158,9 +160,9 @@ def _crop_side(source: int, crop: float) -> int:
 def _scales(used: Size, options: Options, *, is_vector: bool) -> tuple[float, float, float]:
     """Scales of width and height, and what became of the dpr."""
     wide, high = _shrinks_to_size(used, options)
-    wide /= options.zoom_width
-    high /= options.zoom_height
-    dpr = options.dpr
+    wide /= _possible(options.zoom_width)
+    high /= _possible(options.zoom_height)
+    dpr = _possible(options.dpr)
     if not options.enlarge and not is_vector:
         least = min(wide, high)
         if least < 1:
@@ -179,6 +181,10 @@ def _scales(used: Size, options: Options, *, is_vector: bool) -> tuple[float, fl
         high = used.height / options.min_height
     # Nothing gets smaller than one pixel
     return 1 / min(wide / dpr, used.width), 1 / min(high / dpr, used.height), dpr
+
+
+def _possible(factor: float) -> float:
+    return max(1 / MOST_TIMES, min(MOST_TIMES, factor))
 
 
 def _shrinks_to_size(used: Size, options: Options) -> tuple[float, float]:
@@ -207,8 +213,8 @@ def _resizing_type(used: Size, options: Options) -> ResizingType:
 
 def _with_sizes(plan: Geometry, used: Size, options: Options) -> Geometry:
     target = Size(
-        scaled(options.width, plan.dpr_scale * options.zoom_width),
-        scaled(options.height, plan.dpr_scale * options.zoom_height),
+        scaled(options.width, plan.dpr_scale * _possible(options.zoom_width)),
+        scaled(options.height, plan.dpr_scale * _possible(options.zoom_height)),
     )
     whole = Size(scaled(used.width, plan.width_scale), scaled(used.height, plan.height_scale))
     result_crop = target
