@@ -1,3 +1,16 @@
 """What all tests may ask for."""
 
+from asyncio import AbstractEventLoop
+from collections.abc import Callable, Mapping
+
+import pytest
+import uvloop
+
 pytest_plugins = ["tests.servers.fixtures"]
+
+
+def pytest_asyncio_loop_factories(
+    config: pytest.Config, item: pytest.Item
+) -> Mapping[str, Callable[[], AbstractEventLoop]]:
+    """The event loop that the product runs on: its transports differ from asyncio's own."""
+    return {"uvloop": uvloop.new_event_loop}

@@ -1,0 +1,187 @@
+"""
+The proxy's own parts in the test's event loop, behind a real socket, with a store in memory.
+
+For what has to be looked at from inside, or needs a limit that no setting has; what a
+user runs is in `proxy.py`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import uvicorn
+from uvicorn.server import ServerState
+
+from imgproxy_cache.app import _peer_is_trusted, upstream_from
+from imgproxy_cache.buffer import Buffer
+from imgproxy_cache.core.image import Image
+from imgproxy_cache.core.key import Key
+from imgproxy_cache.metrics import Metrics
+from imgproxy_cache.protocol import ClientConnection
+from imgproxy_cache.proxy import Proxy
+from imgproxy_cache.settings import Settings
+from imgproxy_cache.uploads import Uploads
+from imgproxy_cache.upstream import Upstream
+
+NOW = 1_750_000_000.0
+STORE_SECONDS = 20.0
+
+
+class MemoryStore:
+    """A store whose contents can be waited for."""
+
+    place = "memory://images"
+
+    def __init__(self) -> None:
+        self.images: dict[str, Image] = {}
+        self._changed = asyncio.Condition()
+
+    async def put(self, key: Key, image: Image) -> None:
+        self.images[key] = image
+        async with self._changed:
+            self._changed.notify_all()
+
+    async def get(self, key: Key) -> Image | None:
+        return self.images.get(key)
+
+    async def delete(self, key: Key) -> None:
+        self.images.pop(key, None)
+
+    async def check(self) -> None:
+        pass
+
+    async def until_stored(self, key: str) -> Image:
+        """The image under the key, as soon as it is there."""
+        async with asyncio.timeout(STORE_SECONDS), self._changed:
+            await self._changed.wait_for(lambda: key in self.images)
+        return self.images[key]
+
+
+class _Complaints(logging.Handler):
+    """What uvicorn and asyncio complain of: nothing, unless there is a bug."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.records: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.records.append(logging.Formatter().format(record))
+
+
+@dataclass(slots=True)
+class WiredProxy:
+    """A proxy that listens on `port`, and its parts."""
+
+    port: int
+    store: MemoryStore
+    upstream: Upstream
+    buffer: Buffer
+    uploads: Uploads
+    metrics: Metrics
+    state: ServerState
+    complaints: list[str] = field(default_factory=list)
+
+    async def until_idle(self) -> None:
+        """Wait until every request has been served and everything is stored."""
+        async with asyncio.timeout(STORE_SECONDS):
+            while self.state.tasks or self.upstream.in_use or self.uploads.queue_items:
+                await asyncio.sleep(0)
+
+
+def settings(upstream_port: int, **environ: str) -> Settings:
+    """Settings as the environment would give them."""
+    return Settings.from_environ(
+        {
+            "CACHE_STORE_URL": "file:///nowhere",
+            "CACHE_UPSTREAM_URL": f"http://127.0.0.1:{upstream_port}",
+            **environ,
+        }
+    )
+
+
+@asynccontextmanager
+async def wired_proxy(
+    upstream_port: int, *, arrival_seconds: float = 10.0, **environ: str
+) -> AsyncIterator[WiredProxy]:
+    """
+    A proxy in front of the upstream, with these settings.
+
+    Fails if uvicorn or asyncio had anything to complain of.
+    """
+    given = settings(upstream_port, **environ)
+    metrics = Metrics()
+    store = MemoryStore()
+    complaints = _Complaints()
+    loggers = [logging.getLogger(name) for name in ("uvicorn.error", "asyncio")]
+    for logger in loggers:
+        logger.addHandler(complaints)
+    async with (
+        upstream_from(given) as upstream,
+        Uploads(
+            store,
+            concurrency=given.upload_concurrency,
+            max_items=given.upload_queue_items,
+            max_bytes=given.upload_queue_bytes,
+            events=metrics,
+        ) as uploads,
+    ):
+        buffer = Buffer(given.buffer_bytes, given.upstream_wait_seconds)
+        proxy = Proxy(
+            upstream=upstream,
+            buffer=buffer,
+            uploads=uploads,
+            metrics=metrics,
+            path_rules=given.path_rules,
+            storage_rules=given.storage_rules,
+            peer_is_trusted=_peer_is_trusted(given),
+            now=lambda: NOW,
+        )
+        make_protocol, state = _protocol(proxy, given, metrics, arrival_seconds)
+        server = await asyncio.get_running_loop().create_server(
+            make_protocol, "127.0.0.1", 0, backlog=4096
+        )
+        port = server.sockets[0].getsockname()[1]
+        try:
+            yield WiredProxy(
+                port, store, upstream, buffer, uploads, metrics, state, complaints.records
+            )
+        finally:
+            server.close()
+            for connection in tuple(state.connections):
+                connection.transport.abort()
+            for task in tuple(state.tasks):
+                task.cancel()
+            for logger in loggers:
+                logger.removeHandler(complaints)
+    assert complaints.records == []
+
+
+def _protocol(
+    proxy: Proxy, given: Settings, metrics: Metrics, arrival_seconds: float
+) -> tuple[Any, ServerState]:
+    config = uvicorn.Config(
+        proxy,  # type: ignore[arg-type]
+        http=ClientConnection,
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+    )
+    config.load()
+    state = ServerState()
+    make_protocol = partial(
+        ClientConnection,
+        config=config,
+        server_state=state,
+        app_state={},
+        client_stall_seconds=given.client_stall_seconds,
+        client_was_cut_off=metrics.client_was_cut_off,
+        arrival_seconds=arrival_seconds,
+    )
+    return make_protocol, state
