@@ -50,7 +50,7 @@ class Refusal(NamedTuple):
 BAD_TARGET: Final = Refusal(400, b"the request target must be a path of ASCII characters")
 BAD_HOST: Final = Refusal(400, b"a request needs exactly one Host field")
 BAD_REQUEST: Final = Refusal(400, b"not a valid HTTP/1.1 request")
-TIMED_OUT: Final = Refusal(408, b"the request did not arrive in %d seconds" % ARRIVAL_SECONDS)
+TIMED_OUT: Final = Refusal(408, b"the request did not arrive in time")
 TARGET_TOO_LONG: Final = Refusal(414, b"the request target is over %d bytes" % MAX_TARGET_BYTES)
 HEAD_TOO_LARGE: Final = Refusal(
     431, b"the request head is over %d bytes or %d fields" % (MAX_HEAD_BYTES, MAX_HEAD_FIELDS)
@@ -142,7 +142,7 @@ class ClientConnection(HttpToolsProtocol):
     """
     One client's connection.
 
-    A client that takes no byte of its answer for `client_stall_seconds` is cut
+    A request arrives, its body included, in `arrival_seconds`.  A client that takes no byte of its answer for `client_stall_seconds` is cut
     off, and `client_was_cut_off` called.
     """
 
@@ -151,9 +151,11 @@ class ClientConnection(HttpToolsProtocol):
         *args: Any,
         client_stall_seconds: float,
         client_was_cut_off: Callable[[], None],
+        arrival_seconds: float = ARRIVAL_SECONDS,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
+        self._arrival_seconds = arrival_seconds
         self._stall_seconds = client_stall_seconds
         self._was_cut_off = client_was_cut_off
         self._phase = Phase.IDLE
@@ -327,7 +329,7 @@ class ClientConnection(HttpToolsProtocol):
 
     def _expect_more(self) -> None:
         if self._arrival_timer is None:
-            self._arrival_timer = self.loop.call_later(ARRIVAL_SECONDS, self._did_not_arrive)
+            self._arrival_timer = self.loop.call_later(self._arrival_seconds, self._did_not_arrive)
 
     def _expect_no_more(self) -> None:
         if self._arrival_timer is not None:
