@@ -23,6 +23,7 @@ from imgproxy_cache.admin import Check, admin_app
 from imgproxy_cache.buffer import Buffer
 from imgproxy_cache.errors import StoreError
 from imgproxy_cache.health import ImgproxyHealth
+from imgproxy_cache.log import RequestLog
 from imgproxy_cache.metrics import Level, Metrics
 from imgproxy_cache.proxy import Proxy
 from imgproxy_cache.settings import Settings
@@ -67,6 +68,7 @@ class Application(Starlette):
 def proxy_app(
     settings: Settings,
     metrics: Metrics,
+    request_log: RequestLog,
     *,
     admin_sockets: list[socket.socket],
     stop_deadline: Callable[[], float],
@@ -105,6 +107,7 @@ def proxy_app(
                 buffer=buffer,
                 uploads=uploads,
                 metrics=metrics,
+                request_log=request_log,
                 path_rules=settings.path_rules,
                 storage_rules=settings.storage_rules,
                 peer_is_trusted=_peer_is_trusted(settings),

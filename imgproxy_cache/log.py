@@ -28,10 +28,11 @@ No line holds a secret: targets come without their query, settings without value
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import sys
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import orjson
 import structlog
@@ -39,22 +40,106 @@ from structlog.typing import EventDict, WrappedLogger
 
 LogFormat = Literal["json", "console"]
 
+# Lines that wait are written at the latest when they are so many bytes.
+MAX_WAITING_BYTES = 64 * 1024
 
-def configure(level: str, log_format: LogFormat | None) -> None:
+
+def configure(level: str, log_format: LogFormat | None) -> RequestLog:
     """
     Set structlog up, and send what libraries log from WARNING up the same way.
 
-    `log_format` None is `console` on a terminal, else `json`.
+    `log_format` None is `console` on a terminal, else `json`.  Returns the log
+    of requests.
     """
     log_format = log_format or ("console" if sys.stdout.isatty() else "json")
     renderer: Any = _render_json if log_format == "json" else _console_renderer()
+    lines = _Lines()
     structlog.configure(
         processors=[_event_first, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.BytesLoggerFactory(sys.stdout.buffer),
+        logger_factory=lambda *args: lines,
         cache_logger_on_first_use=True,
     )
     logging.basicConfig(handlers=[_ToStructlog()], level=logging.WARNING, force=True)
+    if level not in {"debug", "info"}:
+        return _no_request_log
+    return _request_log_of(lines) if log_format == "json" else _request_served
+
+
+class RequestLog(Protocol):
+    """Writes the ``request.served`` line."""
+
+    def __call__(
+        self,
+        *,
+        method: str,
+        target: str,
+        status: int,
+        size: int,
+        seconds: float,
+        outcome: str,
+        collapsed: bool,
+    ) -> None: ...
+
+
+def _no_request_log(**fields: object) -> None:
+    pass
+
+
+def _request_served(*, size: int, seconds: float, **fields: object) -> None:
+    milliseconds = round(seconds * 1000, 2)
+    structlog.get_logger().info("request.served", **fields, bytes=size, milliseconds=milliseconds)
+
+
+def _request_log_of(lines: _Lines) -> RequestLog:
+    """The one line that every request pays for, made without structlog: 2 us instead of 6."""
+
+    def request_served(*, size: int, seconds: float, **fields: object) -> None:
+        line = {
+            "timestamp": datetime.now(UTC),
+            "level": "info",
+            "event": "request.served",
+            **fields,
+            "bytes": size,
+            "milliseconds": round(seconds * 1000, 2),
+        }
+        lines.write(orjson.dumps(line, option=orjson.OPT_UTC_Z))
+
+    return request_served
+
+
+class _Lines:
+    """
+    Stdout, written once for all lines of one turn of the event loop.
+
+    A line of its own system call would cost as much as making it.  Without a
+    running loop a line is written at once.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: list[bytes] = []
+        self._bytes = 0
+
+    def write(self, line: bytes) -> None:
+        self._waiting.append(line)
+        self._bytes += len(line)
+        if len(self._waiting) == 1:
+            try:
+                asyncio.get_running_loop().call_soon(self._flush)
+            except RuntimeError:
+                self._flush()
+        elif self._bytes > MAX_WAITING_BYTES:
+            self._flush()
+
+    debug = info = warning = error = critical = write
+
+    def _flush(self) -> None:
+        if self._waiting:
+            text = b"\n".join([*self._waiting, b""])
+            self._waiting.clear()
+            self._bytes = 0
+            sys.stdout.buffer.write(text)
+            sys.stdout.buffer.flush()
 
 
 def _event_first(logger: WrappedLogger, method_name: str, event_dict: EventDict) -> EventDict:
@@ -74,6 +159,7 @@ def _console_renderer() -> Any:
     render = structlog.dev.ConsoleRenderer(colors=sys.stdout.isatty())
 
     def as_bytes(logger: WrappedLogger, method_name: str, event_dict: EventDict) -> bytes:
+        event_dict["timestamp"] = event_dict["timestamp"].isoformat(timespec="milliseconds")
         return str(render(logger, method_name, event_dict)).encode("utf-8", "backslashreplace")
 
     return as_bytes

@@ -41,6 +41,7 @@ from imgproxy_cache.errors import (
     UpstreamTimedOut,
 )
 from imgproxy_cache.flight import ClientGone, Flight, Passenger
+from imgproxy_cache.log import RequestLog
 from imgproxy_cache.metrics import Metrics
 from imgproxy_cache.uploads import Upload, Uploads
 from imgproxy_cache.upstream import Upstream
@@ -99,6 +100,7 @@ class Proxy:
         buffer: Buffer,
         uploads: Uploads,
         metrics: Metrics,
+        request_log: RequestLog,
         path_rules: PathRules,
         storage_rules: StorageRules,
         peer_is_trusted: Callable[[str], bool],
@@ -108,6 +110,7 @@ class Proxy:
         self._buffer = buffer
         self._uploads = uploads
         self._metrics = metrics
+        self._request_log = request_log
         self._path_rules = path_rules
         self._storage_rules = storage_rules
         self._peer_is_trusted = peer_is_trusted
@@ -251,13 +254,12 @@ class Proxy:
             seconds=seconds,
             size=answer.size,
         )
-        log.info(
-            "request.served",
+        self._request_log(
             method=request.method,
             target=_printable(request),
             status=answer.status,
-            bytes=answer.size,
-            milliseconds=round(seconds * 1000, 2),
+            size=answer.size,
+            seconds=seconds,
             outcome=outcome,
             collapsed=collapsed,
         )

@@ -52,7 +52,7 @@ def serve(settings: Settings) -> int:
     Raises:
         ListenError: an address cannot be listened on
     """
-    logging_setup.configure(settings.log_level, settings.log_format)
+    request_log = logging_setup.configure(settings.log_level, settings.log_format)
     for warning in settings.warnings:
         log.warning("server.warned", message=warning)
     _exit_when_signalled()
@@ -74,7 +74,7 @@ def serve(settings: Settings) -> int:
             workers=settings.workers,
         )
         if settings.workers == 1:
-            return _work(settings, public, admin)
+            return _work(settings, request_log, public, admin)
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="imgproxy-cache-metrics-"))
         os.environ.setdefault("PROMETHEUS_MULTIPROC_DIR", folder)
         return _Workers(settings, public, admin).run()
@@ -126,7 +126,12 @@ def _not_ready(settings: Settings, reason: str) -> str:
     return "; ".join(hints)
 
 
-def _work(settings: Settings, public: list[socket.socket], admin: list[socket.socket]) -> int:
+def _work(
+    settings: Settings,
+    request_log: logging_setup.RequestLog,
+    public: list[socket.socket],
+    admin: list[socket.socket],
+) -> int:
     """Be a worker, in this process, until asked to stop."""
     metrics = Metrics()
     server: _Server
@@ -134,7 +139,9 @@ def _work(settings: Settings, public: list[socket.socket], admin: list[socket.so
     def stop_deadline() -> float:
         return server.stop_deadline
 
-    app = proxy_app(settings, metrics, admin_sockets=admin, stop_deadline=stop_deadline)
+    app = proxy_app(
+        settings, metrics, request_log, admin_sockets=admin, stop_deadline=stop_deadline
+    )
     config = uvicorn.Config(
         app,
         http=partial(  # type: ignore[arg-type]
@@ -246,5 +253,5 @@ class _Workers:
 
 
 def _worker(settings: Settings, public: list[socket.socket], admin: list[socket.socket]) -> None:
-    logging_setup.configure(settings.log_level, settings.log_format)
-    raise SystemExit(_work(settings, public, admin))
+    request_log = logging_setup.configure(settings.log_level, settings.log_format)
+    raise SystemExit(_work(settings, request_log, public, admin))

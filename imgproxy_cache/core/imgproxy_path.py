@@ -253,7 +253,9 @@ def _repaired(written: str) -> str:
         options, plain, source = written.partition("/plain/")
     if "%3A" in options:
         options = options.replace("%3A", ":")
-    if plain and (match := _ONE_SLASH.match(source)):
+    # Counting first spares the pattern its search through nearly every source.
+    may_lack_one = source.count(":/") != source.count("://")
+    if plain and may_lack_one and (match := _ONE_SLASH.match(source)):
         scheme, first = match.groups()
         slashes = ":///" if scheme == "local" else "://"
         source = f"{scheme}{slashes}{first}{source[match.end() :]}"
