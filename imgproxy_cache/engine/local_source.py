@@ -7,6 +7,7 @@ import hashlib
 import mimetypes
 import os
 import posixpath
+import re
 import stat
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
@@ -31,8 +32,13 @@ async def open_local(url: str, request_headers: Headers, root: Path) -> SourceAn
     headers = _headers(name, status)
     if _is_not_modified(headers, request_headers):
         return SourceAnswer(304, headers, _chunks(b""))
-    length = (b"content-length", str(len(body)).encode())
-    return SourceAnswer(200, [*headers, length], _chunks(body))
+    headers.append((b"accept-ranges", b"bytes"))
+    part = _asked_part(request_headers, len(body))
+    if part is None:
+        return SourceAnswer(200, [*headers, _length(body)], _chunks(body))
+    piece = body[part.start : part.stop]
+    place = b"bytes %d-%d/%d" % (part.start, part.stop - 1, len(body))
+    return SourceAnswer(206, [*headers, _length(piece), (b"content-range", place)], _chunks(piece))
 
 
 def file_name(url: str) -> str:
@@ -106,6 +112,30 @@ def _is_not_modified(headers: Headers, request_headers: Headers) -> bool:
         )
     except (TypeError, ValueError):
         return False
+
+
+_RANGE = re.compile(rb"bytes=(?:([0-9]{1,18})-([0-9]{0,18})|-([0-9]{1,18}))")
+
+
+def _asked_part(request_headers: Headers, size: int) -> range | None:
+    """
+    The one range that is asked for, where there is such; else the whole is answered.
+
+    Source: RFC 9110 section 14.2.
+    """
+    asked = _RANGE.fullmatch(dict(request_headers).get(b"range", b""))
+    if asked is None:
+        return None
+    first, last, from_end = asked.groups()
+    if from_end:
+        part = range(max(0, size - int(from_end)), size)
+    else:
+        part = range(int(first), min(int(last) + 1, size) if last else size)
+    return part or None
+
+
+def _length(body: bytes) -> tuple[bytes, bytes]:
+    return (b"content-length", b"%d" % len(body))
 
 
 async def _chunks(body: bytes) -> AsyncIterator[bytes]:

@@ -201,6 +201,26 @@ def test_raw_answer_is_cut_where_the_source_is(source: TapeSource) -> None:
     assert len(answer.body) < int(answer["content-length"] or 0)
 
 
+@pytest.mark.parametrize(
+    ("asked", "status", "content_range", "length"),
+    [
+        pytest.param("bytes=0-9", 206, "bytes 0-9/35042", 10, id="the first"),
+        pytest.param("bytes=35040-", 206, "bytes 35040-35041/35042", 2, id="from there on"),
+        pytest.param("bytes=-3", 206, "bytes 35039-35041/35042", 3, id="the last"),
+        pytest.param("bytes=0-99999", 206, "bytes 0-35041/35042", 35042, id="more than there is"),
+        pytest.param("bytes=5-1", 200, None, 35042, id="backwards"),
+        pytest.param("bytes=0-1,3-4", 200, None, 35042, id="two"),
+        pytest.param("lines=0-1", 200, None, 35042, id="other units"),
+    ],
+)
+def test_part_of_a_raw_file(
+    engine: RunningEngine, asked: str, status: int, content_range: str | None, length: int
+) -> None:
+    answer = engine.ask("/_/raw:1/plain/local:///chelsea.jpg", headers=[("Range", asked)])
+    assert (answer.status, answer["content-range"]) == (status, content_range)
+    assert (len(answer.body), answer["content-length"]) == (length, str(length))
+
+
 def test_memory_stays_flat() -> None:
     """2,000 renders; 100,000 are in ``make soak``."""
     targets = [
