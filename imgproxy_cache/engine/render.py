@@ -8,6 +8,7 @@ scaled or turned afterwards differs in single pixels.
 from __future__ import annotations
 
 import functools
+import logging
 import re
 from dataclasses import dataclass, field
 
@@ -84,6 +85,8 @@ def _set_up_libvips() -> None:
     # its own threads, one image each.
     pyvips.cache_set_max(0)
     pyvips.concurrency_set(1)
+    # libvips warns of every source that is not quite as it should be
+    logging.getLogger("pyvips").setLevel(logging.ERROR)
 
 
 def _rendered(original: Original, options: Options, rules: RenderRules) -> Rendered:

@@ -16,6 +16,7 @@ ANIMATIONS = {"set", "animate", "animatemotion", "animatetransform", "animatecol
 LINK_SCHEMES = {"http", "https"}
 IMAGE_SCHEMES = {"http", "https", "data"}
 SCHEME = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*(?=:)")
+DECLARATION = re.compile(rb"(?:\xef\xbb\xbf)?<\?xml\s")
 # Browsers drop them from URLs: "java&#10;script:" is a scheme to them
 IGNORED_IN_URLS = re.compile(r"[\x00-\x20\x7f-\xa0]")
 
@@ -43,7 +44,7 @@ def sanitized(source: bytes) -> bytes:
             _remove(node)
     for element in root.iter(etree.Element):
         _remove_unsafe_attributes(element)
-    is_declared = source.removeprefix(b"\xef\xbb\xbf").startswith(b"<?xml")
+    is_declared = DECLARATION.match(source) is not None
     body: bytes = etree.tostring(
         root, encoding="utf-8", xml_declaration=is_declared, with_tail=False
     )
