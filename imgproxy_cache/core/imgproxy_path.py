@@ -245,7 +245,7 @@ def _repaired(written: str) -> str:
     Undo what browsers and proxies do to a path.
 
     ``%3A`` in the options becomes ``:``; ``scheme:/`` in a plain source
-    ``scheme://`` (``local:///``); one slash at the start is dropped.
+    ``scheme://`` (``local:///``); up to two slashes at the start are dropped.
     """
     if written.startswith("plain/"):
         options, plain, source = "", "/plain/", written[6:]
@@ -259,7 +259,7 @@ def _repaired(written: str) -> str:
         scheme, first = match.groups()
         slashes = ":///" if scheme == "local" else "://"
         source = f"{scheme}{slashes}{first}{source[match.end() :]}"
-    return f"{options}{plain}{source}".removeprefix("/")
+    return f"{options}{plain}{source}".removeprefix("/").removeprefix("/")
 
 
 def _options_and_source(repaired: str, rules: PathRules) -> tuple[tuple[Option, ...], str]:
