@@ -24,7 +24,13 @@ from imgproxy_cache.engine.options import Options
 from imgproxy_cache.engine.render import render, why_not_saved
 from imgproxy_cache.engine.settings import Settings
 from imgproxy_cache.engine.source_url import source_url
-from imgproxy_cache.engine.sources import Headers, NotModified, Source, fetch_source
+from imgproxy_cache.engine.sources import (
+    Headers,
+    NotModified,
+    Source,
+    check_is_allowed,
+    fetch_source,
+)
 from imgproxy_cache.engine.url_options import options_from_path
 from imgproxy_cache.engine.work import Workers
 
@@ -59,7 +65,7 @@ class Processing:
         """
         What is asked for: the source's URL and the options.
 
-        Raises: InvalidUrl, Forbidden.
+        Raises: InvalidUrl, Forbidden, SourceNotAllowed.
         """
         settings = self._settings
         path = read_path(target, settings.path)
@@ -76,7 +82,10 @@ class Processing:
             prefer_formats=frozenset(accepted),
             enforce_formats=settings.answers.enforce_formats & accepted,
         )
-        return source_url(path, settings), options
+        url = source_url(path, settings)
+        # Here already, for a source that is not allowed gets no fallback image either.
+        check_is_allowed(url, settings.sources)
+        return url, options
 
     async def image(self, url: str, options: Options, headers: Headers) -> Answer:
         """

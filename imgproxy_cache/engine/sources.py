@@ -25,6 +25,7 @@ __all__ = [
     "Source",
     "SourceAnswer",
     "SourceRules",
+    "check_is_allowed",
     "fetch_source",
     "open_source",
 ]
@@ -48,6 +49,17 @@ class NotModified:
     headers: Headers
 
 
+def check_is_allowed(url: str, rules: SourceRules) -> None:
+    """
+    Hold a source's URL against what the settings allow; its address is checked later.
+
+    Raises: SourceNotAllowed.
+    """
+    allowed = rules.allowed_sources
+    if allowed and not any(pattern.match(url) for pattern in allowed):
+        raise SourceNotAllowed(f"{url!r} is not in IMGPROXY_ALLOWED_SOURCES")
+
+
 @asynccontextmanager
 async def open_source(
     url: str, request_headers: Headers, rules: SourceRules, network: Network | None = None
@@ -59,9 +71,7 @@ async def open_source(
 
     Raises: SourceNotAllowed, SourceUnreachable, SourceTimedOut, SourceIncomplete.
     """
-    allowed = rules.allowed_sources
-    if allowed and not any(pattern.match(url) for pattern in allowed):
-        raise SourceNotAllowed(f"{url!r} is not in IMGPROXY_ALLOWED_SOURCES")
+    check_is_allowed(url, rules)
     scheme = url.partition(":")[0].lower()
     if scheme in {"http", "https"}:
         async with open_http(url, request_headers, rules, network or Network()) as answer:

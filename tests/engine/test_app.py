@@ -201,6 +201,18 @@ def test_raw_answer_is_cut_where_the_source_is(source: TapeSource) -> None:
     assert len(answer.body) < int(answer["content-length"] or 0)
 
 
+def test_source_that_is_not_allowed_gets_no_fallback_image() -> None:
+    settings = {
+        "IMGPROXY_ALLOWED_SOURCES": "local:///c",
+        "IMGPROXY_FALLBACK_IMAGE_PATH": "IMAGES/cat.png",
+    }
+    with running_engine(settings) as engine:
+        refused = engine.ask("/_/w:8/plain/local:///rocket.jpg")
+        missing = engine.ask("/_/w:8/plain/local:///cats.png")
+    assert (refused.status, refused.body) == (404, b"Invalid source URL")
+    assert (missing.status, missing["content-type"]) == (200, "image/png")
+
+
 @pytest.mark.parametrize(
     ("asked", "status", "content_range", "length"),
     [
