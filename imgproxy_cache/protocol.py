@@ -36,8 +36,9 @@ ARRIVAL_SECONDS: Final = 10.0
 # A close with unread bytes resets the connection, and the client may never see why:
 # what it still sends is read for so long, and ignored.
 LINGER_SECONDS: Final = 2.0
-# The same for a body whose request was answered with 413 and that comes nonetheless.
-MAX_IGNORED_BODY_BYTES: Final = 1024 * 1024
+# What a body may come to on the wire: one that was refused with 413 and is sent nonetheless,
+# or one in chunks, whose sizes, extensions and trailers no callback counts.
+MAX_BODY_WIRE_BYTES: Final = 1024 * 1024
 
 
 class Refusal(NamedTuple):
@@ -93,7 +94,8 @@ class AnswerCycle(RequestResponseCycle):
                 await self.flow.drain()
 
     def _head_of(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
-        lines = [STATUS_LINE[status][:-2]]
+        status_line = STATUS_LINE.get(status) or b"HTTP/1.1 %d \r\n" % status
+        lines = [status_line[:-2]]
         length = -1
         for name, value in headers:
             if len(name) == 14 and name.lower() == b"content-length":
@@ -142,8 +144,9 @@ class ClientConnection(HttpToolsProtocol):
     """
     One client's connection.
 
-    A request arrives, its body included, in `arrival_seconds`.  A client that takes no byte of its answer for `client_stall_seconds` is cut
-    off, and `client_was_cut_off` called.
+    A request, its body included, has `arrival_seconds` to arrive.  A client that
+    takes no byte of its answer for `client_stall_seconds` is cut off, and
+    `client_was_cut_off` called.
     """
 
     def __init__(
@@ -162,7 +165,7 @@ class ClientConnection(HttpToolsProtocol):
         self._refusal: Refusal | None = None
         self._head_bytes = 0
         self._hosts = 0
-        self._ignored_body_bytes = 0
+        self._body_bytes = 0
         self._arrival_timer: asyncio.TimerHandle | None = None
         self._stall_timer: asyncio.TimerHandle | None = None
         self._unsent = 0  # bytes in the write buffer when the client last took some
@@ -195,6 +198,8 @@ class ClientConnection(HttpToolsProtocol):
             if timer is not None:
                 timer.cancel()
         super().connection_lost(exc)
+        if self.cycle is not None:  # with a pipeline, not the one that is being answered
+            self._answering.disconnected = True
         if self._when_lost is not None:
             self._when_lost()
 
@@ -202,7 +207,7 @@ class ClientConnection(HttpToolsProtocol):
         if self._refusal is not None:
             return
         self._unset_keepalive_if_required()
-        was_in_head = self._phase is Phase.HEAD
+        phase_before = self._phase
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade:
@@ -210,11 +215,16 @@ class ClientConnection(HttpToolsProtocol):
         except httptools.HttpParserError:
             self._refuse(self._refusal or BAD_REQUEST)
             return
-        if was_in_head and self._phase is Phase.HEAD:
+        if phase_before is Phase.HEAD and self._phase is Phase.HEAD:
             # One field without an end is in no callback's count.
             self._head_bytes += len(data)
             if self._head_bytes > MAX_TARGET_BYTES + MAX_HEAD_BYTES:
                 self._refuse(HEAD_TOO_LARGE)
+                return
+        elif phase_before is Phase.BODY and self._phase is Phase.BODY:
+            self._body_bytes += len(data)
+            if self._body_bytes > MAX_BODY_WIRE_BYTES:
+                self.transport.abort()
                 return
         if self._phase is Phase.IDLE and self._is_answering():
             self._expect_no_more()
@@ -267,15 +277,18 @@ class ClientConnection(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         target = self.url
-        if not target.startswith(b"/") or not target.isascii():
+        method = self.parser.get_method()
+        http_version = self.parser.get_http_version()
+        if http_version not in {"1.1", "1.0"}:  # llhttp knows 0.9 and 2.0 as well
+            self._reject(BAD_REQUEST)
+        if not target.startswith(b"/") or not target.isascii() or method == b"CONNECT":
             self._reject(BAD_TARGET)
         if self._hosts != 1:
             self._reject(BAD_HOST)
         self._phase = Phase.BODY
-        self._ignored_body_bytes = 0
-        http_version = self.parser.get_http_version()
+        self._body_bytes = 0
         scope = self.scope
-        scope["method"] = self.parser.get_method().decode("ascii")
+        scope["method"] = method.decode("ascii")
         scope["http_version"] = http_version
         scope["path"] = target.partition(b"?")[0].decode("ascii")
         scope["raw_path"] = target
@@ -300,20 +313,13 @@ class ClientConnection(HttpToolsProtocol):
             self.flow.pause_reading()
             self.pipeline.appendleft((self.cycle, self.app))
 
-    def on_body(self, body: bytes) -> None:
-        super().on_body(body)
-        if self.cycle.response_complete:
-            self._ignored_body_bytes += len(body)
-            if self._ignored_body_bytes > MAX_IGNORED_BODY_BYTES:
-                self.transport.abort()
-
     def on_message_complete(self) -> None:
         self._phase = Phase.IDLE
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
-        if self._refusal is not None:
+        if self._refusal is not None and not self._is_answering():
             self._answer_refusal(self._refusal)
         if self.transport.get_write_buffer_size():
             self._watch_for_stall()
