@@ -48,6 +48,9 @@ from imgproxy_cache.upstream import Upstream
 
 MAX_REQUEST_BODY_BYTES: Final = 64 * 1024
 RETRY_AFTER_SECONDS: Final = 1
+# Outcomes that have no other name yet.
+BODY_TOO_LARGE: Final = "body-too-large"
+CLIENT_GONE: Final = "client-gone"
 REQUEST_ID = re.compile(rb"[A-Za-z0-9_-]+")  # what imgproxy echoes
 
 log = structlog.get_logger()
@@ -122,10 +125,13 @@ class Proxy:
         client: Client = scope["extensions"]["imgproxy_cache"]
         request = self._read(scope)
         answer = Answer()
-        if has_body(scope["headers"]) and not await _body_is_small(scope["headers"], receive):
-            await _refuse_body(request, answer, send)
-            self._report(request, answer, "body-too-large", began)
-            return
+        if has_body(scope["headers"]):
+            problem = await _read_away_body(scope["headers"], receive)
+            if problem == BODY_TOO_LARGE:
+                await _refuse_body(request, answer, send)
+            if problem is not None:
+                self._report(request, answer, problem, began)
+                return
         flight, collapsed = self._find_or_start(request)
         passenger = flight.board()
         client.when_lost(passenger.hang_up)
@@ -134,7 +140,7 @@ class Proxy:
             await _relay(request, flight, passenger, collapsed, answer, send)
             outcome = str(flight.why_not_stored or "stored")
         except ClientGone:
-            outcome = "client-gone"
+            outcome = CLIENT_GONE
         except UpstreamError as error:
             outcome = _name(error)
             if answer.status:
@@ -265,21 +271,21 @@ class Proxy:
         )
 
 
-async def _body_is_small(headers: Headers, receive: Receive) -> bool:
-    """Read the body away, which imgproxy has no use for; False once it is too large."""
+async def _read_away_body(headers: Headers, receive: Receive) -> str | None:
+    """Read the body, which imgproxy has no use for; what kept it from coming whole, if so."""
     size = sum(int(value) for name, value in headers if name == b"content-length")
     if size > MAX_REQUEST_BODY_BYTES:
-        return False
+        return BODY_TOO_LARGE
     size = 0
     while True:
         message = await receive()
         if message["type"] == "http.disconnect":
-            return True  # whoever waits for an answer is told so
+            return CLIENT_GONE
         size += len(message["body"])
         if size > MAX_REQUEST_BODY_BYTES:
-            return False
+            return BODY_TOO_LARGE
         if not message["more_body"]:
-            return True
+            return None
 
 
 async def _relay(
