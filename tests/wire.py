@@ -49,6 +49,13 @@ class Wire:
     async def flush(self) -> None:
         await self._writer.drain()
 
+    async def pour(self, piece: bytes, times: int) -> None:
+        """Send the same again and again. Raises: ConnectionError once the server has had enough."""
+        for _ in range(times):
+            self.send(piece)
+            await self.flush()
+            await asyncio.sleep(0)
+
     async def answer(self, *, method: bytes = b"GET") -> Answer:
         """The next answer, interim ones left out."""
         async with asyncio.timeout(ANSWER_SECONDS):

@@ -11,7 +11,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -85,7 +85,8 @@ class WiredProxy:
     uploads: Uploads
     metrics: Metrics
     state: ServerState
-    complaints: list[str] = field(default_factory=list)
+    requests: list[dict[str, object]]
+    """What was logged of each request."""
 
     async def until_idle(self) -> None:
         """Wait until every request has been served and everything is stored."""
@@ -107,7 +108,7 @@ def settings(upstream_port: int, **environ: str) -> Settings:
 
 @asynccontextmanager
 async def wired_proxy(
-    upstream_port: int, *, arrival_seconds: float = 10.0, **environ: str
+    upstream_port: int, *, arrival_seconds: float = 10.0, max_waiting: int = 1000, **environ: str
 ) -> AsyncIterator[WiredProxy]:
     """
     A proxy in front of the upstream, with these settings.
@@ -116,6 +117,7 @@ async def wired_proxy(
     """
     given = settings(upstream_port, **environ)
     metrics = Metrics()
+    requests: list[dict[str, object]] = []
     store = MemoryStore()
     complaints = _Complaints()
     loggers = [logging.getLogger(name) for name in ("uvicorn.error", "asyncio")]
@@ -131,12 +133,17 @@ async def wired_proxy(
             events=metrics,
         ) as uploads,
     ):
-        buffer = Buffer(given.buffer_bytes, given.upstream_wait_seconds)
+        buffer = Buffer(
+            given.buffer_bytes,
+            wait_seconds=given.upstream_wait_seconds,
+            max_waiting=max_waiting,
+        )
         proxy = Proxy(
             upstream=upstream,
             buffer=buffer,
             uploads=uploads,
             metrics=metrics,
+            request_log=lambda **fields: requests.append(fields),
             path_rules=given.path_rules,
             storage_rules=given.storage_rules,
             peer_is_trusted=_peer_is_trusted(given),
@@ -148,9 +155,7 @@ async def wired_proxy(
         )
         port = server.sockets[0].getsockname()[1]
         try:
-            yield WiredProxy(
-                port, store, upstream, buffer, uploads, metrics, state, complaints.records
-            )
+            yield WiredProxy(port, store, upstream, buffer, uploads, metrics, state, requests)
         finally:
             server.close()
             for connection in tuple(state.connections):
@@ -166,12 +171,13 @@ def _protocol(
     proxy: Proxy, given: Settings, metrics: Metrics, arrival_seconds: float
 ) -> tuple[Any, ServerState]:
     config = uvicorn.Config(
-        proxy,  # type: ignore[arg-type]
+        proxy,
         http=ClientConnection,
         ws="none",
         lifespan="off",
         log_config=None,
         access_log=False,
+        proxy_headers=False,
     )
     config.load()
     state = ServerState()
