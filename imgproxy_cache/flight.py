@@ -233,11 +233,11 @@ class Flight:
         if self.size <= self._max_object_bytes and self._buffer.take(size):
             self._taken += size
         else:
-            self.why_not_stored = self.why_not_stored or NotStored.TOO_LARGE
             self._stream()
 
     def _stream(self) -> None:
         self.is_streaming = True
+        self.why_not_stored = self.why_not_stored or NotStored.TOO_LARGE
         if not self._passengers:
             self._abandon()
             return
@@ -301,8 +301,11 @@ class Passenger:
 
     async def beginning(self) -> None:
         """Wait for status and header fields."""
-        while not self._flight.has_begun:
+        flight = self._flight
+        while not flight.has_begun:
             await self._progress()
+        if flight.error is not None and not flight.has_chunk(0):
+            raise flight.error  # nothing was sent yet: an answer of its own is still possible
 
     async def next_chunk(self) -> tuple[bytes, bool]:
         """Wait for more of the body; the flag says that nothing follows."""
