@@ -191,6 +191,9 @@ class ClientConnection(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        if self.client is None:  # it has gone already, and its address with it
+            transport.abort()
+            return
         self._expect_more()
 
     def connection_lost(self, exc: Exception | None) -> None:
