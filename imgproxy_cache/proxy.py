@@ -304,6 +304,9 @@ async def _relay(
         request_id=(request.request_id or _new_request_id()) if collapsed else None,
     )
     await send({"type": "http.response.start", "status": flight.status, "headers": headers})
+    if not flight.is_over and not flight.has_chunk(0):
+        # The head waits for the first bytes of a body, to go with them; not for imgproxy.
+        await send({"type": "http.response.body", "body": b"", "more_body": True})
     is_last = False
     while not is_last:
         chunk, is_last = await passenger.next_chunk()
