@@ -154,7 +154,7 @@ class FakeImgproxy:
         self.received.append(Received(number, received))
         await self._tell()
         target = self.received[-1].target
-        for step in self._script(target):
+        for step in self._script(target, is_head=received.startswith(b"HEAD ")):
             if isinstance(step, bytes):
                 writer.write(step)
                 await writer.drain()
@@ -185,14 +185,14 @@ class FakeImgproxy:
                 task.cancel()
             await asyncio.gather(gone, opened, return_exceptions=True)
 
-    def _script(self, target: bytes) -> Script:
+    def _script(self, target: bytes, *, is_head: bool) -> Script:
         if target.endswith(b"/health"):
             status = b"200 OK" if self.is_healthy else b"503 Service Unavailable"
             fields = (b"Server: imgproxy", b"Content-Type: text/plain", b"Content-Length: 2")
             return (head(*fields, status=status) + b"ok",)
         scripts = self._scripts.get(target)
         if scripts is None:
-            return self.default(target)
+            return (head(*STORABLE),) if is_head else self.default(target)
         return scripts.pop(0) if len(scripts) > 1 else scripts[0]
 
     async def hang_up(self) -> None:
