@@ -192,7 +192,7 @@ class FakeImgproxy:
             return (head(*fields, status=status) + b"ok",)
         scripts = self._scripts.get(target)
         if scripts is None:
-            return (head(*STORABLE),) if is_head else self.default(target)
+            return (head(*STORABLE, b"Content-Length: 99"),) if is_head else self.default(target)
         return scripts.pop(0) if len(scripts) > 1 else scripts[0]
 
     async def hang_up(self) -> None:
