@@ -14,6 +14,7 @@ from imgproxy_cache.core.key import key_from_target, object_name
 from imgproxy_cache.core.location import FolderLocation
 from imgproxy_cache.environment import Environment
 from imgproxy_cache.errors import ImgproxyCacheError, SettingsError
+from imgproxy_cache.leaving import leave
 from imgproxy_cache.settings import Settings
 from imgproxy_cache.settings_reference import SETTINGS
 from imgproxy_cache.store_settings import read_store
@@ -89,7 +90,7 @@ def _run(_arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
 def _serve(_arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     from imgproxy_cache.server import serve  # noqa: PLC0415
 
-    return serve(Settings.from_environ(environ))
+    leave(serve(Settings.from_environ(environ)))
 
 
 def _imgproxy(_arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
@@ -110,10 +111,10 @@ def _check(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     try:
         settings = Settings.from_environ(environ)
     except SettingsError as exc:
-        for problem in exc.problems:
-            print(f"failed  settings: {problem}")
+        print("\n".join(f"failed  settings: {problem}" for problem in exc.problems))
         return 1
-    return asyncio.run(_print_findings(settings))
+    else:
+        leave(asyncio.run(_print_findings(settings)))
 
 
 async def _print_findings(settings: Settings) -> int:

@@ -29,6 +29,7 @@ import uvloop
 
 from imgproxy_cache import log as logging_setup
 from imgproxy_cache.app import health_from, proxy_app, upstream_from
+from imgproxy_cache.leaving import leave
 from imgproxy_cache.listen import bound
 from imgproxy_cache.metrics import Metrics
 from imgproxy_cache.protocol import ClientConnection
@@ -254,4 +255,4 @@ class _Workers:
 
 def _worker(settings: Settings, public: list[socket.socket], admin: list[socket.socket]) -> None:
     request_log = logging_setup.configure(settings.log_level, settings.log_format)
-    raise SystemExit(_work(settings, request_log, public, admin))
+    leave(_work(settings, request_log, public, admin))
