@@ -50,7 +50,7 @@ async def images_per_second(server: Server, targets: Iterator[bytes]) -> float:
         images, started = tally.images, loop.time()
         await asyncio.sleep(SECONDS)
         per_second = (tally.images - images) / (loop.time() - started)
-        tally.expect_only_images()
+        tally.expect_only_images(server.name)
     return per_second
 
 

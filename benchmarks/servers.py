@@ -125,15 +125,18 @@ async def imgproxy(program: str | None, *, cores: frozenset[int]) -> AsyncIterat
 async def _started(
     command: Sequence[str], port: int, environ: Mapping[str, str], cores: frozenset[int]
 ) -> AsyncIterator[int]:
-    """In a thread: what starts may wait for a health check that this event loop answers."""
-    with ExitStack() as stack:
+    """Starts and stops it in a thread: it may wait for answers that this event loop gives."""
+    stack = ExitStack()
 
-        def start() -> int:
-            process = running(command, port=port, env=environ, timeout_seconds=START_SECONDS)
-            with pinned(cores):
-                return stack.enter_context(process).pid
+    def start() -> int:
+        process = running(command, port=port, env=environ, timeout_seconds=START_SECONDS)
+        with pinned(cores):
+            return stack.enter_context(process).pid
 
+    try:
         yield await asyncio.to_thread(start)
+    finally:
+        await asyncio.to_thread(stack.close)
 
 
 def _clean_environ() -> dict[str, str]:

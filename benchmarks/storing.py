@@ -81,7 +81,7 @@ async def _cost(
     some = itertools.islice(paths, images)
     async with asking(server.port, some, connections=CONNECTIONS) as tally:
         await tally.finished.wait()
-        tally.expect_only_images()
+        tally.expect_only_images(server.name)
     await s3.holds(there + images if stored else there)
     return (cpu_seconds(server.pid) - cpu) / images * 1e6
 
