@@ -108,7 +108,7 @@ def settings(upstream_port: int, **environ: str) -> Settings:
 
 @asynccontextmanager
 async def wired_proxy(
-    upstream_port: int, *, arrival_seconds: float = 10.0, max_waiting: int = 1000, **environ: str
+    upstream_port: int, arrival_seconds: float = 10.0, /, **environ: str
 ) -> AsyncIterator[WiredProxy]:
     """
     A proxy in front of the upstream, with these settings.
@@ -136,7 +136,7 @@ async def wired_proxy(
         buffer = Buffer(
             given.buffer_bytes,
             wait_seconds=given.upstream_wait_seconds,
-            max_waiting=max_waiting,
+            max_waiting=given.upstream_queue_items,
         )
         proxy = Proxy(
             upstream=upstream,
