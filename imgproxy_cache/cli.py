@@ -1,7 +1,6 @@
 """The `imgproxy-cache` command."""
 
 import argparse
-import asyncio
 import os
 import shutil
 import sys
@@ -114,7 +113,9 @@ def _check(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
         print("\n".join(f"failed  settings: {problem}" for problem in exc.problems))
         return 1
     else:
-        leave(asyncio.run(_print_findings(settings)))
+        import uvloop  # noqa: PLC0415
+
+        leave(uvloop.run(_print_findings(settings)))
 
 
 async def _print_findings(settings: Settings) -> int:
@@ -168,7 +169,8 @@ class _Version(argparse.Action):
     """Looks the version up when it is asked for: that costs more than all the rest of a start."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
-        parser.exit(message=f"{parser.prog} {version('imgproxy-cache')}\n")
+        print(parser.prog, version("imgproxy-cache"))
+        parser.exit()
 
 
 def _parser() -> argparse.ArgumentParser:
