@@ -32,10 +32,10 @@ fix: dev ## repair what the tools of `make check` can repair
 	$(BIN)/ruff format .
 
 bench: dev ## what a request and a stored image cost, beside nginx, obstore and imgproxy alone
-	@$(BIN)/python -m benchmarks
+	@$(BIN)/python -m benchmarks $(ARGS)
 
-soak: dev ## 100,000 renders by the embedded engine: does its memory stay flat?
-	@$(BIN)/python -m benchmarks.soak
+soak: dev ## does memory stay flat? 100,000 renders by the engine, half an hour of load on the proxy; ARGS="--minutes 5"
+	@$(BIN)/python -m benchmarks.soak $(ARGS)
 
 image-test: dev ## build the container image on a stand-in base and run it (root, Debian or Ubuntu)
 	@tests/image/run
