@@ -1,9 +1,14 @@
-# imgproxy-cache: `make run` to try it, `make test` to test it. Needs Python 3.11 or newer, and no root.
+# `make run` tries imgproxy-cache out, `make test` tests it. Needs Python 3.11 or newer, and no root.
 
 .DEFAULT_GOAL := help
-.PHONY: help run setup dev test check fix bench soak image-test lock clean
+.PHONY: help run setup dev test test-oldest check fix bench soak image-test lock clean
 
 BIN := .venv/bin
+# Where scripts/setup has put uv, on a machine without one.
+export PATH := $(CURDIR)/.dev/uv/bin:$(PATH)
+# What takes a minute, and no other server than those that the tests are themselves.
+UNIT_TESTS := tests/core tests/engine $(wildcard tests/test_*settings.py) \
+    tests/test_addresses.py tests/test_buffer.py tests/test_cli.py tests/test_imgproxy.py
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-12s %s\n", $$1, $$2 }'
@@ -18,7 +23,12 @@ dev:
 	@scripts/setup dev
 
 test: dev ## all tests, with a real S3 server and real sockets; ARGS="-k key" for some of them
+	@$(BIN)/python -m tests.servers.build
 	@$(BIN)/python -m pytest $(ARGS)
+
+test-oldest: ## the unit tests on the oldest Python of this machine, in .dev/oldest
+	@PYTHON=$$(scripts/find-python oldest) VENV=.dev/oldest scripts/setup dev
+	@.dev/oldest/bin/python -m pytest $(UNIT_TESTS) $(ARGS)
 
 check: dev ## format, lint, types, import rules, dead code
 	$(BIN)/ruff format --check .
@@ -32,10 +42,10 @@ fix: dev ## repair what the tools of `make check` can repair
 	$(BIN)/ruff format .
 
 bench: dev ## what a request and a stored image cost, beside nginx, obstore and imgproxy alone
-	@$(BIN)/python -m benchmarks $(ARGS)
+	@$(BIN)/python -m benchmarks
 
-soak: dev ## does memory stay flat? 100,000 renders by the engine, half an hour of load on the proxy; ARGS="--minutes 5"
-	@$(BIN)/python -m benchmarks.soak $(ARGS)
+soak: dev ## 100,000 renders by the embedded engine: does its memory stay flat?
+	@$(BIN)/python -m benchmarks.soak
 
 image-test: dev ## build the container image on a stand-in base and run it (root, Debian or Ubuntu)
 	@tests/image/run
