@@ -67,6 +67,8 @@ async def _read(port: int, number: int, deadline: float, *, is_slow: bool) -> st
                 if is_slow:
                     await asyncio.sleep(0.1)
             return "whole"
+    except (asyncio.IncompleteReadError, ConnectionError):
+        return "broken off"
     except TimeoutError:
         return "still reading" if is_slow else "without an answer"
     finally:
