@@ -16,8 +16,9 @@ CLIENTS = 200
 SLOW_EVERY = 4  # so that 50 of them are
 IMAGE_BYTES = 20_000_000
 SLOW_BYTES_PER_SECOND = 500_000
-# Longer than CACHE_UPSTREAM_WAIT_SECONDS: who found no room has been refused by then.
-SECONDS = 20.0
+# Longer than CACHE_UPSTREAM_WAIT_SECONDS twice, for a connection and for memory: who found none
+# has been refused by then.
+SECONDS = 24.0
 
 MOST_MEGABYTES = 512
 
