@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from email.utils import formatdate
+from functools import partial
 from typing import Final, NamedTuple, Protocol
 
 import structlog
@@ -190,8 +191,8 @@ class Proxy:
             request.wire(),
             is_head=request.method == "HEAD",
             max_object_bytes=self._storage_rules.max_object_bytes,
-            judge=lambda status, headers: self._judge(request, status, headers),
-            landed=lambda flight: self._landed(request, flight),
+            judge=partial(self._judge, request),
+            landed=partial(self._landed, request),
         )
         if key is not None:
             self._flights[key] = flight
@@ -304,7 +305,7 @@ async def _relay(
         request_id=(request.request_id or _new_request_id()) if collapsed else None,
     )
     await send({"type": "http.response.start", "status": flight.status, "headers": headers})
-    if not flight.is_over and not flight.has_chunk(0):
+    if not flight.is_over and flight.chunk(0) is None:
         # The head waits for the first bytes of a body, to go with them; not for imgproxy.
         await send({"type": "http.response.body", "body": b"", "more_body": True})
     is_last = False
