@@ -185,7 +185,11 @@ class Uploads:
         """The one place where an upload ends: for later, where it would be tried again."""
         started = perf_counter()
         try:
-            await self._store.put(upload.key, await self._image(upload))
+            if upload.size > INLINE_BYTES:
+                image = await asyncio.to_thread(self._image, upload)
+            else:
+                image = self._image(upload)
+            await self._store.put(upload.key, image)
         except StoreError as exc:
             self._failed(upload, exc)
         except Exception as exc:
@@ -210,12 +214,7 @@ class Uploads:
                 seconds=round(seconds, 4),
             )
 
-    async def _image(self, upload: Upload) -> Image:
-        if upload.size > INLINE_BYTES:
-            return await asyncio.to_thread(self._image_now, upload)
-        return self._image_now(upload)
-
-    def _image_now(self, upload: Upload) -> Image:
+    def _image(self, upload: Upload) -> Image:
         return image_from_answer(
             path=upload.path,
             body=b"".join(upload.chunks),
