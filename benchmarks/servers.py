@@ -3,6 +3,7 @@
 import asyncio
 import os
 import shutil
+import subprocess
 import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager
@@ -119,6 +120,27 @@ async def imgproxy(program: str | None, *, cores: frozenset[int]) -> AsyncIterat
     command = [program] if program else [PYTHON, "-m", "imgproxy_cache.engine"]
     async with _started(command, port, environ, cores) as pid:
         yield Server("imgproxy" if program else "engine", pid, port)
+
+
+async def figure_of(
+    module: str,
+    *arguments: str,
+    cores: frozenset[int],
+    environ: Mapping[str, str] | None = None,
+) -> float:
+    """The number that one of the programs of this package prints, and is only made for."""
+    with pinned(cores):
+        process = await asyncio.create_subprocess_exec(
+            *(PYTHON, "-m", module, *arguments),
+            env={**_clean_environ(), **(environ or {})},
+            stdout=subprocess.PIPE,
+        )
+    try:
+        said, _ = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+    return float(said)
 
 
 @asynccontextmanager
