@@ -27,6 +27,7 @@ from uvicorn.protocols.http.httptools_impl import (
     RequestResponseCycle,
 )
 
+from imgproxy_cache.core.request_fields import RequestFields
 from imgproxy_cache.cycle import AnswerCycle
 
 # As nginx's large_client_header_buffers and Apache's LimitRequestFields: far above
@@ -113,6 +114,7 @@ class ClientConnection(HttpToolsProtocol):
         self._unsent_since = 0.0
         self._when_lost: Callable[[], None] | None = None
         self._extensions = {"imgproxy_cache": self}
+        self.fields: RequestFields | None = None  # kept here for the application
         self._idle_since = 0.0
         self._to_start: AnswerCycle | None = None
         self._answering: RequestResponseCycle
