@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Callable, Iterable
-from typing import Final
+from collections.abc import Callable
+from typing import Final, cast
 
 import structlog
 from uvicorn._types import ASGI3Application, ASGIReceiveEvent, ASGISendEvent, HTTPScope
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
+from imgproxy_cache.core.framing import content_length
+from imgproxy_cache.core.headers import Headers
+
 log = structlog.get_logger()
+
+
+_STATUS_LINES: Final = {status: line[:-2] for status, line in STATUS_LINE.items()}
 
 
 class _NobodyWaits(asyncio.Event):
@@ -74,7 +80,11 @@ class AnswerCycle(RequestResponseCycle):
         if self.response_started:
             self.transport.abort()
         else:
-            await self.send_500_response()
+            self.keep_alive = False
+            body = b"internal error\n"
+            fields = [(b"Content-Length", b"%d" % len(body)), (b"Cache-Control", b"no-store")]
+            await self.send({"type": "http.response.start", "status": 500, "headers": fields})
+            await self.send({"type": "http.response.body", "body": body})
 
     async def receive(self) -> ASGIReceiveEvent:
         if self.waiting_for_100_continue and not self.transport.is_closing():
@@ -101,34 +111,28 @@ class AnswerCycle(RequestResponseCycle):
         if message["type"] == "http.response.start":
             self.response_started = True
             self.waiting_for_100_continue = False
-            self._head = self._head_of(message["status"], message["headers"])
+            self._head = self._head_of(message["status"], cast(Headers, message["headers"]))
         elif message["type"] == "http.response.body":
             self._write_body(message.get("body", b""), message.get("more_body", False))
             if self.flow.write_paused and not self.disconnected:
                 await self.flow.drain()
 
-    def _head_of(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
-        status_line = STATUS_LINE.get(status) or b"HTTP/1.1 %d \r\n" % status
-        lines = [status_line[:-2]]
-        length = -1
-        for name, value in headers:
-            if len(name) == 14 and name.lower() == b"content-length":
-                length = int(value)
-            elif len(name) == 10 and name.lower() == b"connection" and value == b"close":
-                self.keep_alive = False
-                continue
-            lines.append(name + b": " + value)
+    def _head_of(self, status: int, headers: Headers) -> bytes:
+        lines = [name + b": " + value for name, value in headers]
         has_no_body = self.scope["method"] == "HEAD" or status in (204, 304)
-        self.expected_content_length = 0 if has_no_body else max(0, length)
-        self.chunked_encoding = length < 0 and not has_no_body
-        if self.chunked_encoding and self.scope["http_version"] == "1.0":
-            self.chunked_encoding, self.keep_alive = False, False
+        length = 0 if has_no_body else content_length(headers)
+        if length is not None:
+            self.expected_content_length = length
+        elif self.scope["http_version"] == "1.0":
+            self.keep_alive = False
             self.expected_content_length = sys.maxsize  # the body ends with the connection
-        if self.chunked_encoding:
+        else:
+            self.chunked_encoding = True
             lines.append(b"Transfer-Encoding: chunked")
         if not self.keep_alive:
             lines.append(b"Connection: close")
-        return b"\r\n".join([*lines, b"", b""])
+        status_line = _STATUS_LINES.get(status) or b"HTTP/1.1 %d " % status
+        return b"\r\n".join([status_line, *lines, b"", b""])
 
     def _write_body(self, body: bytes, more_body: bool) -> None:
         head, self._head = self._head, b""

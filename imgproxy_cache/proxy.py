@@ -37,7 +37,7 @@ from imgproxy_cache.errors import (
     UpstreamTimedOut,
 )
 from imgproxy_cache.flight import ClientGone, Flight, Passenger
-from imgproxy_cache.log import RequestLog
+from imgproxy_cache.log import InfoLog
 from imgproxy_cache.metrics import Metrics
 from imgproxy_cache.uploads import Upload, Uploads
 from imgproxy_cache.upstream import Upstream
@@ -102,7 +102,7 @@ class Proxy:
         buffer: Buffer,
         uploads: Uploads,
         metrics: Metrics,
-        request_log: RequestLog,
+        info_log: InfoLog,
         path_rules: PathRules,
         storage_rules: StorageRules,
         peer_is_trusted: Callable[[str], bool],
@@ -112,7 +112,7 @@ class Proxy:
         self._buffer = buffer
         self._uploads = uploads
         self._metrics = metrics
-        self._request_log = request_log
+        self._info_log = info_log
         self._path_rules = path_rules
         self._storage_rules = storage_rules
         self._peer_is_trusted = peer_is_trusted
@@ -258,12 +258,13 @@ class Proxy:
             seconds=seconds,
             size=answer.size,
         )
-        self._request_log(
+        self._info_log(
+            "request.served",
             method=request.method,
             target=_printable(request),
             status=answer.status,
-            size=answer.size,
-            seconds=seconds,
+            bytes=answer.size,
+            milliseconds=round(seconds * 1000, 2),
             outcome=outcome,
             collapsed=collapsed,
         )

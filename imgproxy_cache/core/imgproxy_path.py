@@ -156,18 +156,18 @@ def read_path(target: bytes, rules: PathRules) -> ImgproxyPath | None:
     options, source = _options_and_source(repaired, rules)
     extension = _extension(source, rules)
     pinned = extension or options.pinned
-    return ImgproxyPath(
-        signature=signature,
-        options=options.options,
-        source=source,
-        extension=extension,
-        is_raw=options.is_raw,
-        expires=options.expires,
-        format="jpeg" if pinned == "jpg" else pinned,
-        is_as_signed=not doubled and repaired == written,
-        repaired=repaired,
-        written=written,
-        slash_is_doubled=doubled,
+    return ImgproxyPath(  # by position: names would cost half a microsecond
+        signature,
+        options.options,
+        source,
+        extension,
+        options.is_raw,
+        options.expires,
+        "jpeg" if pinned == "jpg" else pinned,
+        not doubled and repaired == written,
+        repaired,
+        written,
+        doubled,
     )
 
 

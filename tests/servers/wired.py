@@ -143,7 +143,7 @@ async def wired_proxy(
             buffer=buffer,
             uploads=uploads,
             metrics=metrics,
-            request_log=lambda **fields: requests.append(fields),
+            info_log=lambda event, **fields: requests.append(fields),
             path_rules=given.path_rules,
             storage_rules=given.storage_rules,
             peer_is_trusted=_peer_is_trusted(given),
