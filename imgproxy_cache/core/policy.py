@@ -25,6 +25,8 @@ from imgproxy_cache.core.imgproxy_path import (
 class NotStored(StrEnum):
     """Why an answer is not stored, in the order in which the reasons are looked for."""
 
+    __hash__ = str.__hash__  # Enum's own is a Python function, called a few times a request
+
     METHOD = "method"
     SECRET = "secret"  # noqa: S105 - the name of a reason
     AUTHORIZATION = "authorization"
