@@ -29,6 +29,7 @@ No line holds a secret: targets come without their query, settings without value
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import sys
 from datetime import UTC, datetime
@@ -125,8 +126,10 @@ class _Lines:
             ]
             text = b"\n".join([*lines, b""])
             self._waiting.clear()
-            sys.stdout.buffer.write(text)
-            sys.stdout.buffer.flush()
+            # Nobody reads them any more: to say so would end here again, in every turn of the loop.
+            with contextlib.suppress(OSError):
+                sys.stdout.buffer.write(text)
+                sys.stdout.buffer.flush()
 
 
 def _event_first(logger: WrappedLogger, method_name: str, event_dict: EventDict) -> EventDict:
