@@ -259,6 +259,18 @@ async def test_head_just_under_a_limit_passes(
     assert len(upstream.received[0].all(b"a")) == len(lines)
 
 
+async def test_head_under_the_limit_passes_in_however_many_pieces_it_comes(
+    proxy: WiredProxy,
+) -> None:
+    whole = request(b"/a", *[b"A: " + b"b" * 990] * 60)
+    async with connected(proxy.port) as wire:
+        for start in range(0, len(whole), 1000):
+            wire.send(whole[start : start + 1000])
+            await wire.flush()
+            await asyncio.sleep(0)
+        assert (await wire.answer()).status == 200
+
+
 async def test_each_request_of_a_connection_has_the_limits_for_itself(proxy: WiredProxy) -> None:
     async with connected(proxy.port) as wire:
         for number in range(5):
