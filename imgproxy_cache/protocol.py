@@ -27,7 +27,7 @@ from uvicorn.protocols.http.httptools_impl import (
 )
 
 from imgproxy_cache.core.request_fields import RequestFields
-from imgproxy_cache.cycle import NOBODY_WAITS, AnswerCycle
+from imgproxy_cache.cycle import NOBODY_WAITS, AnswerCycle, reset
 
 # As nginx's large_client_header_buffers and Apache's LimitRequestFields: far above
 # what browsers send, far below what hurts.
@@ -114,7 +114,7 @@ class ClientConnection(HttpToolsProtocol):
     def break_off(self) -> None:
         """End the connection so that the client sees that its answer is not whole."""
         self._answering.disconnected = True  # uvicorn need not complain of what is meant
-        self.transport.abort()
+        reset(self.transport)
 
     # asyncio.Protocol
 
@@ -360,6 +360,6 @@ class ClientConnection(HttpToolsProtocol):
             self._unsent, self._unsent_since = unsent, now
         elif now - self._unsent_since >= self._stall_seconds:
             self._was_cut_off()
-            self.transport.abort()
+            reset(self.transport)
             return
         self._check_for_stall_later()

@@ -198,6 +198,20 @@ async def test_http_1_0_client_gets_a_body_of_unknown_length_without_chunks(
     assert answer.body == b"hello"
 
 
+async def test_http_1_0_client_does_not_take_half_a_body_of_unknown_length_for_the_whole(
+    proxy: WiredProxy, upstream: FakeImgproxy
+) -> None:
+    upstream.script(
+        b"/a", head(*STORABLE, b"Transfer-Encoding: chunked") + b"5\r\nhello\r\n", End.CLOSE
+    )
+    async with connected(proxy.port) as wire:
+        wire.send(b"GET /a HTTP/1.0\r\n" + HOST + b"\r\n\r\n")
+        await wire.head()
+        assert await wire.some(5) == b"hello"
+        with pytest.raises(ConnectionResetError):
+            await wire.some(1)
+
+
 # Limits of a head
 
 
