@@ -35,6 +35,7 @@ from imgproxy_cache.listen import bound
 from imgproxy_cache.metrics import Metrics
 from imgproxy_cache.protocol import ClientConnection
 from imgproxy_cache.settings import Settings
+from imgproxy_cache.stores import open_store
 
 KEEP_ALIVE_SECONDS = 75  # as nginx's keepalive_timeout
 # A worker that dies at once is not started again in a busy loop.
@@ -53,6 +54,7 @@ def serve(settings: Settings) -> int:
 
     Raises:
         ListenError: an address cannot be listened on
+        StoreError: the store cannot even be described
     """
     info_log = logging_setup.configure(settings.log_level, settings.log_format)
     for warning in settings.warnings:
@@ -61,6 +63,7 @@ def serve(settings: Settings) -> int:
     with contextlib.ExitStack() as stack:
         public = stack.enter_context(bound(settings.bind))
         admin = stack.enter_context(bound((settings.admin_bind,) if settings.admin_bind else ()))
+        uvloop.run(_open_the_store_once(settings))
         status = uvloop.run(_wait_for_imgproxy(settings))
         if status is not None:
             return status
@@ -76,6 +79,17 @@ def _exit_when_signalled() -> None:
     """While nothing is served yet, a stop has nothing to finish."""
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda number, frame: sys.exit(0))
+
+
+async def _open_the_store_once(settings: Settings) -> None:
+    """
+    Where that fails, once and in one line.
+
+    In a worker's lifespan it would be a traceback of uvicorn's, and where there are
+    several workers one more each second.
+    """
+    async with open_store(settings.store):
+        pass
 
 
 async def _wait_for_imgproxy(settings: Settings) -> int | None:

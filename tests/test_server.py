@@ -50,6 +50,24 @@ async def test_imgproxy_that_is_not_ready_in_time_ends_the_start_with_what_to_lo
     assert proxy.events("server.started") == []
 
 
+@pytest.mark.parametrize("workers", ["1", "2"])
+async def test_store_that_cannot_be_described_is_one_clear_line(
+    imgproxy: FakeImgproxy, workers: str
+) -> None:
+    async with started_proxy(
+        imgproxy.port,
+        CACHE_STORE_URL="s3://images",
+        AWS_CA_BUNDLE="/nowhere.pem",
+        WEB_CONCURRENCY=workers,
+    ) as proxy:
+        assert await proxy.ended() == 1
+
+    (line,) = [line for line in proxy.output if not line.startswith("{")]
+    assert line.startswith("s3://images: open: /nowhere.pem: ")
+    assert line.endswith(": fix AWS_CA_BUNDLE")
+    assert proxy.events("server.logged") == []
+
+
 async def test_nobody_is_let_in_before_imgproxy_is_ready(imgproxy: FakeImgproxy) -> None:
     imgproxy.is_healthy = False
     async with started_proxy(imgproxy.port) as proxy:
