@@ -15,6 +15,7 @@ and, where there is a sentence for people, `message`.  The events:
 ``upstream.failed``    not ready in time, and what to look at
 ``request.served``     one for each request
 ``request.failed``     one for each request that got no whole answer, and why
+``fetch.abandoned``    images that a stop did not wait for; their clients had gone
 ``image.refused``      announced as stored, but it did not arrive whole
 ``client.stalled``     cut off: it took no byte of its answer
 ``upload.stored``      "Uploaded to S3"; `path`, `bucket`, `key`

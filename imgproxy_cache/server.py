@@ -29,7 +29,7 @@ import uvicorn
 import uvloop
 
 from imgproxy_cache import log as logging_setup
-from imgproxy_cache.app import health_from, proxy_app, upstream_from
+from imgproxy_cache.app import LAST_UPLOADS_SECONDS, health_from, proxy_app, upstream_from
 from imgproxy_cache.leaving import leave
 from imgproxy_cache.listen import bound
 from imgproxy_cache.metrics import Metrics
@@ -40,8 +40,6 @@ from imgproxy_cache.stores import open_store
 KEEP_ALIVE_SECONDS = 75  # as nginx's keepalive_timeout
 # A worker that dies at once is not started again in a busy loop.
 RESTART_SECONDS = 1.0
-# Of a stop's time this is kept for uploads that slow readers must not use up.
-LAST_UPLOADS_SECONDS = 0.5
 
 log = structlog.get_logger()
 

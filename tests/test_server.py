@@ -174,6 +174,40 @@ async def test_stop_lets_answers_in_flight_finish_and_stores_them(imgproxy: Fake
         assert _stored(proxy) == [KEY]
 
 
+async def test_stop_lets_a_fetch_finish_whose_client_has_gone(imgproxy: FakeImgproxy) -> None:
+    gate = Gate()
+    whole = image(BODY)
+    imgproxy.script(TARGET, whole[:5000], gate, whole[5000:])
+    async with running_proxy(imgproxy.port, CACHE_DRAIN_SECONDS="20") as proxy:
+        async with connected(proxy.port) as wire:
+            wire.send(request(TARGET))
+            await gate.reached.wait()
+        await proxy.wait_for("request.served")
+        proxy.process.terminate()
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(1):
+                await proxy.wait_for("server.stopped")
+        gate.open.set()
+        assert await proxy.ended() == 0
+        assert _stored(proxy) == [KEY]
+
+
+async def test_stop_says_how_many_fetches_without_a_client_it_did_not_wait_for(
+    imgproxy: FakeImgproxy,
+) -> None:
+    imgproxy.script(TARGET, image(BODY)[:5000], End.HANG)
+    async with running_proxy(imgproxy.port, CACHE_DRAIN_SECONDS="1") as proxy:
+        async with connected(proxy.port) as wire:
+            wire.send(request(TARGET))
+            await wire.head()
+        await proxy.wait_for("request.served")
+        assert await proxy.stop() == 0
+        assert _stored(proxy) == []
+
+    (abandoned,) = proxy.events("fetch.abandoned")
+    assert abandoned["items"] == 1
+
+
 async def _until_refused(proxy: RunningProxy) -> None:
     async with asyncio.timeout(20):
         while True:
