@@ -164,7 +164,7 @@ def _target(
 
 
 def _can(name: str, animated: bool) -> bool:
-    return not animated or (name in SAVED and SAVED[name].animation)
+    return name in SAVED and (SAVED[name].animation or not animated)
 
 
 def _adds_alpha(options: Options) -> bool:

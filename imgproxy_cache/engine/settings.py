@@ -11,6 +11,7 @@ from pathlib import Path
 
 from imgproxy_cache.core.imgproxy_path import PathRules
 from imgproxy_cache.engine.environment import Environment
+from imgproxy_cache.engine.formats import SAVED
 from imgproxy_cache.engine.options import DEFAULT_FORMAT_QUALITY, Limits, Options
 from imgproxy_cache.engine.render import PREFERRED_FORMATS, RenderRules
 from imgproxy_cache.engine.save import EncoderRules
@@ -221,8 +222,15 @@ def _source_rules(env: Environment) -> SourceRules:
 
 
 def _render_rules(env: Environment) -> RenderRules:
+    preferred = env.formats("IMGPROXY_PREFERRED_FORMATS", PREFERRED_FORMATS)
+    saved = tuple(name for name in preferred if name in SAVED)
+    if not saved:
+        env.problems.append(
+            f"IMGPROXY_PREFERRED_FORMATS={','.join(preferred)!r}: "
+            f"expected at least one of {', '.join(sorted(SAVED))}"
+        )
     return RenderRules(
-        preferred_formats=env.formats("IMGPROXY_PREFERRED_FORMATS", PREFERRED_FORMATS),
+        preferred_formats=saved,
         sanitize_svg=env.flag("IMGPROXY_SANITIZE_SVG", default=True),
         always_rasterize_svg=env.flag("IMGPROXY_ALWAYS_RASTERIZE_SVG"),
         encoders=EncoderRules(

@@ -288,6 +288,10 @@ def test_every_format_can_be_asked_for_and_read(name: str) -> None:
         pytest.param({"prefer_formats": {"webp"}, "format": "png"}, "jpeg", "png", id="asked wins"),
         pytest.param({"enforce_formats": {"webp"}, "format": "png"}, "jpeg", "webp", id="enforced"),
         pytest.param({"enforce_formats": {"webp"}}, "jpeg", "jpeg", id="nothing to enforce"),
+        pytest.param({"prefer_formats": {"jxl"}}, "jpeg", "jpeg", id="JPEG XL, which we have not"),
+        pytest.param(
+            {"enforce_formats": {"jxl", "webp"}, "format": "png"}, "jpeg", "webp", id="what we have"
+        ),
     ],
 )
 def test_format_is(changes: dict[str, object], source: str, expected: str) -> None:

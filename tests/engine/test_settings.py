@@ -80,6 +80,15 @@ def test_everything_that_is_wrong_is_said_at_once() -> None:
     ]
 
 
+def test_preferred_formats_are_those_that_the_engine_can_write() -> None:
+    settings = settings_from_environ({"IMGPROXY_PREFERRED_FORMATS": "jxl,jpg,svg,webp"})
+    assert settings.render.preferred_formats == ("jpeg", "webp")
+    assert problems(IMGPROXY_PREFERRED_FORMATS="jxl,svg") == (
+        "IMGPROXY_PREFERRED_FORMATS='jxl,svg': "
+        "expected at least one of avif, gif, jpeg, png, tiff, webp",
+    )
+
+
 def test_keys_are_told_by_their_length_only() -> None:
     assert problems(IMGPROXY_KEY="not-hexadecimal", IMGPROXY_SALT="68") == (
         "IMGPROXY_KEY (15 characters): expected hexadecimal digits",
