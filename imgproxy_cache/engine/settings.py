@@ -264,7 +264,7 @@ def _answer_rules(env: Environment) -> AnswerRules:
 def _fallback_rules(env: Environment) -> FallbackRules:
     data = env.text("IMGPROXY_FALLBACK_IMAGE_DATA")
     try:
-        decoded = b64decode(data)
+        decoded = b64decode("".join(data.split()), validate=True)
     except ValueError:
         decoded = b""
         env.problems.append("IMGPROXY_FALLBACK_IMAGE_DATA: expected an image in base64")

@@ -59,6 +59,7 @@ def test_everything_that_is_wrong_is_said_at_once() -> None:
         IMGPROXY_PREFERRED_FORMATS="jpeg,doc",
         IMGPROXY_FORMAT_QUALITY="webp=0",
         IMGPROXY_LOCAL_FILESYSTEM_ROOT="/nowhere",
+        IMGPROXY_FALLBACK_IMAGE_DATA="not/base64!",
         IMGPROXY_FALLBACK_IMAGE_PATH="/nowhere",
         IMGPROXY_PRESETS="thumb",
         IMGPROXY_NETWORK="udp",
@@ -75,6 +76,7 @@ def test_everything_that_is_wrong_is_said_at_once() -> None:
         "IMGPROXY_PREFERRED_FORMATS='jpeg,doc'",
         "IMGPROXY_AUTO_WEBP='yes'",
         "IMGPROXY_TTL='soon'",
+        "IMGPROXY_FALLBACK_IMAGE_DATA",
         "IMGPROXY_FALLBACK_IMAGE_PATH='/nowhere'",
         "IMGPROXY_URL_REPLACEMENTS='x'",
     ]
