@@ -96,7 +96,12 @@ def _imgproxy(_arguments: argparse.Namespace, environ: Mapping[str, str]) -> int
     from imgproxy_cache.imgproxy import become_imgproxy  # noqa: PLC0415
 
     settings = Settings.from_environ(_with_a_store(environ))
-    return become_imgproxy(environ, host=settings.upstream_host, port=settings.upstream_port)
+    return become_imgproxy(
+        environ,
+        named=settings.imgproxy_bin,
+        host=settings.upstream_host,
+        port=settings.upstream_port,
+    )
 
 
 def _check(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:

@@ -45,31 +45,30 @@ def fallback_image_ttl(environ: Mapping[str, str]) -> dict[str, str]:
     return {"IMGPROXY_FALLBACK_IMAGE_TTL": FALLBACK_IMAGE_TTL}
 
 
-def find_imgproxy(environ: Mapping[str, str]) -> str | None:
+def find_imgproxy(named: str | None, *, path: str | None) -> str | None:
     """
-    Find the real imgproxy: `CACHE_IMGPROXY_BIN`, on `PATH`, or where the official image has it.
+    Find the real imgproxy: the one that is named, on `path`, or where the official image has it.
 
     Raises: NoImgproxy when the one that was named does not exist.
     """
-    named = environ.get("CACHE_IMGPROXY_BIN")
-    if named:
-        found = shutil.which(named, path=environ.get("PATH"))
+    if named is not None:
+        found = shutil.which(named, path=path)
         if found is None:
             raise NoImgproxy(
                 f"CACHE_IMGPROXY_BIN={named!r} is no program: expected the path of imgproxy"
             )
         return found
-    return shutil.which("imgproxy", path=environ.get("PATH")) or shutil.which(IN_THE_OFFICIAL_IMAGE)
+    return shutil.which("imgproxy", path=path) or shutil.which(IN_THE_OFFICIAL_IMAGE)
 
 
-def become_imgproxy(environ: Mapping[str, str], *, host: str, port: int) -> int:
+def become_imgproxy(environ: Mapping[str, str], *, named: str | None, host: str, port: int) -> int:
     """
     Replace this process by the real imgproxy; where none is installed, serve as the engine.
 
     Returns the engine's exit status. Raises: NoImgproxy.
     """
     theirs = environ_for_imgproxy(environ, host=host, port=port)
-    found = find_imgproxy(environ)
+    found = find_imgproxy(named, path=environ.get("PATH"))
     if found is not None:
         _exec(found, theirs)
     missing = [name for name in ENGINE_PACKAGES if importlib.util.find_spec(name) is None]

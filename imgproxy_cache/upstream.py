@@ -80,11 +80,12 @@ class Exchange:
 
     def pause(self) -> None:
         """Stop reading the answer (back-pressure), until :meth:`resume`."""
-        if self._connection is not None:
+        if self._connection is not None and not self.is_over:
             self._connection.pause()
 
     def resume(self) -> None:
-        if self._connection is not None:
+        # Once it is over the connection may be another exchange's.
+        if self._connection is not None and not self.is_over:
             self._connection.resume()
 
     def abandon(self) -> None:
@@ -137,6 +138,7 @@ class Upstream:
         wait_seconds: float,
         connect_timeout_seconds: float,
         read_timeout_seconds: float,
+        max_idle_seconds: float = MAX_IDLE_SECONDS,
     ) -> None:
         self.max_connections = max_connections
         self.max_waiting = max_waiting
@@ -146,6 +148,7 @@ class Upstream:
         self._wait_seconds = wait_seconds
         self._connect_timeout_seconds = connect_timeout_seconds
         self._read_timeout_seconds = read_timeout_seconds
+        self._max_idle_seconds = max_idle_seconds
         self._idle: list[Connection] = []
         self._open: set[Connection] = set()
         self._waiting: deque[Exchange] = deque()
@@ -207,7 +210,7 @@ class Upstream:
     def _send(self, exchange: Exchange) -> None:
         while self._idle:
             connection = self._idle.pop()
-            if connection.is_usable(self._loop.time()):
+            if connection.is_usable(self._loop.time(), self._max_idle_seconds):
                 connection.send(exchange)
                 return
             connection.close()
@@ -268,7 +271,11 @@ class Upstream:
         """
         now = self._loop.time()
         for connection in tuple(self._open):
-            connection.check_time(now, self._read_timeout_seconds)
+            connection.check_time(
+                now,
+                max_idle_seconds=self._max_idle_seconds,
+                read_timeout_seconds=self._read_timeout_seconds,
+            )
         interval = min(1.0, self._read_timeout_seconds / 4)
         self._sweep_timer = self._loop.call_later(interval, self._sweep)
 
@@ -292,12 +299,13 @@ class Connection(asyncio.Protocol):
 
     # What the pool and the exchange ask for
 
-    def is_usable(self, now: float) -> bool:
-        return not self._transport.is_closing() and now - self._last_read < MAX_IDLE_SECONDS
+    def is_usable(self, now: float, max_idle_seconds: float) -> bool:
+        return not self._transport.is_closing() and now - self._last_read < max_idle_seconds
 
     def send(self, exchange: Exchange) -> None:
         if exchange.is_over:  # abandoned while the connection was being made
             self._last_read = self._loop.time()
+            self._was_used = True  # it may be closed by the time it is asked for
             self._upstream.release(self)
             return
         if self._transport.is_closing():
@@ -326,10 +334,12 @@ class Connection(asyncio.Protocol):
     def close(self) -> None:
         self._transport.abort()
 
-    def check_time(self, now: float, read_timeout_seconds: float) -> None:
+    def check_time(
+        self, now: float, *, max_idle_seconds: float, read_timeout_seconds: float
+    ) -> None:
         silent_seconds = now - self._last_read
         if self._exchange is None:
-            if silent_seconds >= MAX_IDLE_SECONDS:
+            if silent_seconds >= max_idle_seconds:
                 self.close()
         elif silent_seconds >= read_timeout_seconds and not self._is_paused:
             self._fail(UpstreamTimedOut(f"sent nothing for {read_timeout_seconds:g} s"))
@@ -419,7 +429,7 @@ class Connection(asyncio.Protocol):
         self._status = status
         if not exchange.is_over:
             exchange.sink.answer_began(status, self._headers)
-        if exchange.is_head:
+        if exchange.is_head and not self._transport.is_closing():
             # The parser cannot be told that no body follows: it is replaced.
             reusable = self._parser.should_keep_alive()
             self._parser = httptools.HttpResponseParser(self)
@@ -427,9 +437,12 @@ class Connection(asyncio.Protocol):
 
     def on_body(self, chunk: bytes) -> None:
         exchange = self._exchange
-        if exchange is not None and not exchange.is_over:
+        if exchange is None:  # what follows an answer to HEAD
+            self._is_reusable = False
+        elif not exchange.is_over:
             exchange.sink.chunk_came(chunk)
 
     def on_message_complete(self) -> None:
-        if self._exchange is not None and self._status:
+        # An exchange that was given up meanwhile is left to connection_lost, for its slot.
+        if self._exchange is not None and self._status and not self._transport.is_closing():
             self._end(is_whole=True, reusable=self._parser.should_keep_alive())

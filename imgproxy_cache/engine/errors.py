@@ -1,5 +1,7 @@
 """Every way an engine request can fail: the status and the words that imgproxy answers with."""
 
+# ruff: noqa: N818 - the names say what happened; that it is an error, their parent says
+
 from __future__ import annotations
 
 

@@ -1,4 +1,4 @@
-"""uvicorn as the engine needs it: the target's raw bytes, our sockets, a stop that is no failure."""
+"""uvicorn as the engine needs it: the raw target, our sockets, a stop that is no failure."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ import uvicorn
 from uvicorn._types import ASGIApplication
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-BACKLOG = 2048
 FAMILIES = {"tcp4": (socket.AF_INET,), "tcp6": (socket.AF_INET6,)}
 
 

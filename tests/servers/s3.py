@@ -9,7 +9,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,7 @@ class S3Server:
     port: int
     ca_bundle: Path | None
     accounts: Path
+    pid: int = 0
 
     @property
     def environ(self) -> dict[str, str]:
@@ -135,8 +136,9 @@ def s3_server(folder: Path, *, tls: bool = False) -> Iterator[S3Server]:
     scheme = "https" if tls else "http"
     server = S3Server(f"{scheme}://127.0.0.1:{port}", port, ca_bundle, accounts / "users.json")
     server.admit({})
-    with running(command, port=port, env={"PATH": os.environ["PATH"], "HOME": str(folder)}):
-        yield server
+    environ = {"PATH": os.environ["PATH"], "HOME": str(folder)}
+    with running(command, port=port, env=environ) as process:
+        yield replace(server, pid=process.pid)
 
 
 def _certificate(folder: Path) -> Path:

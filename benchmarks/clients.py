@@ -1,0 +1,204 @@
+"""
+The load: HTTP/1.1 clients that reuse their connections, cheap enough not to be what is measured.
+
+A client reads the head of an answer and counts its body; one answer costs it about 10 us.
+"""
+
+import asyncio
+import itertools
+import re
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from typing import cast
+
+START_SECONDS = 20.0
+HEAD_BYTES = 8192
+MOST_WAITING = 500
+
+_CONTENT_LENGTH = re.compile(rb"(?i)\r\ncontent-length: *(\d+)")
+_REQUEST = (
+    b"GET %b HTTP/1.1\r\nHost: img.example\r\nAccept: image/avif,image/webp,*/*\r\n"
+    b"User-Agent: Mozilla/5.0\r\nReferer: https://page.example/\r\n\r\n"
+)
+
+
+class UnexpectedAnswerError(Exception):
+    """What came back is not what the benchmark can read."""
+
+
+class Client(asyncio.BufferedProtocol):
+    """
+    One connection, one request at a time.
+
+    Tells the status of each answer when it is whole; 0 if the connection was lost before.
+    """
+
+    def __init__(self, was_answered: "Callable[[Client, int], None]") -> None:
+        self._was_answered = was_answered
+        self._buffer = bytearray(262_144)
+        self._head = b""
+        self._status = 0
+        self._bytes_left = 0
+        self._transport: asyncio.Transport | None = None
+        self._is_waiting = False
+        self.is_lost = False
+
+    def ask(self, target: bytes) -> None:
+        assert self._transport is not None
+        self._is_waiting = True
+        self._transport.write(_REQUEST % target)
+
+    def close(self) -> None:
+        assert self._transport is not None
+        self._is_waiting = False
+        self._transport.abort()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        # uvloop's transports are no subclasses of asyncio's.
+        self._transport = cast(asyncio.Transport, transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.is_lost = True
+        if self._is_waiting:
+            self._was_answered(self, 0)
+
+    def get_buffer(self, sizehint: int) -> bytearray:
+        return self._buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        if self._status:
+            self._bytes_left -= nbytes
+        else:
+            self._read_head(nbytes)
+        if self._status and self._bytes_left <= 0:
+            status, self._status = self._status, 0
+            self._is_waiting = False
+            self._was_answered(self, status)
+
+    def _read_head(self, nbytes: int) -> None:
+        seen = self._head + bytes(self._buffer[: min(nbytes, HEAD_BYTES)])
+        head, end, _ = seen.partition(b"\r\n\r\n")
+        if not end:
+            self._head = seen
+            return
+        length = _CONTENT_LENGTH.search(head)
+        if length is None:
+            raise UnexpectedAnswerError(f"no Content-Length: {head!r}")
+        self._status = int(head[9:12])
+        body_seen = len(self._head) + nbytes - len(head) - len(end)
+        self._bytes_left = int(length[1]) - body_seen
+        self._head = b""
+
+
+class Tally:
+    """What came back so far."""
+
+    def __init__(self) -> None:
+        self.statuses: Counter[int] = Counter()
+        self.finished = asyncio.Event()
+        """Set when there was nothing left to ask for, and all is answered."""
+
+    @property
+    def images(self) -> int:
+        return self.statuses[200]
+
+    def expect_only_images(self) -> None:
+        """Raises: UnexpectedAnswerError when something else was answered, or nothing at all."""
+        if not self.images or self.images < self.statuses.total():
+            raise UnexpectedAnswerError(f"answers by status: {dict(self.statuses)}")
+
+
+async def answered(port: int, target: bytes) -> None:
+    """One answer. Raises: UnexpectedAnswerError if it is not 200."""
+    async with asyncio.timeout(START_SECONDS), asking(port, iter([target]), connections=1) as tally:
+        await tally.finished.wait()
+        tally.expect_only_images()
+
+
+@asynccontextmanager
+async def asking(port: int, targets: Iterator[bytes], *, connections: int) -> AsyncIterator[Tally]:
+    """So many clients that ask for the next target as soon as they are answered."""
+    tally = Tally()
+    idle = 0
+
+    def ask_next(client: Client) -> None:
+        nonlocal idle
+        target = None if client.is_lost else next(targets, None)
+        if target is not None:
+            client.ask(target)
+            return
+        idle += 1
+        if idle == connections:
+            tally.finished.set()
+
+    def was_answered(client: Client, status: int) -> None:
+        tally.statuses[status] += 1
+        ask_next(client)
+
+    async with _closing() as clients:
+        for _ in range(connections):
+            clients.append(await _connected(port, was_answered))
+        for client in clients:
+            ask_next(client)
+        yield tally
+
+
+@asynccontextmanager
+async def asking_at_rate(
+    port: int, targets: Iterator[bytes], *, per_second: float
+) -> AsyncIterator[Tally]:
+    """
+    The next target at even intervals, however long the answers take.
+
+    Raises: UnexpectedAnswerError when too many are not answered yet.
+    """
+    tally = Tally()
+    idle: list[Client] = []
+
+    def was_answered(client: Client, status: int) -> None:
+        tally.statuses[status] += 1
+        idle.append(client)
+
+    async def ask(clients: list[Client]) -> None:
+        started = time.monotonic()
+        for number in itertools.count():
+            await asyncio.sleep(started + number / per_second - time.monotonic())
+            client = idle.pop() if idle else None
+            if client is not None and client.is_lost:
+                clients.remove(client)
+                client = None
+            if client is None:
+                client = await _connected(port, was_answered)
+                clients.append(client)
+            client.ask(next(targets))
+            if len(clients) - len(idle) > MOST_WAITING:
+                raise UnexpectedAnswerError(f"{MOST_WAITING} clients wait: {per_second}/s is more")
+
+    async with _closing() as clients:
+        asking = asyncio.create_task(ask(clients))
+        try:
+            yield tally
+            if asking.done():
+                await asking
+        finally:
+            asking.cancel()
+
+
+@asynccontextmanager
+async def _closing() -> AsyncIterator[list[Client]]:
+    clients: list[Client] = []
+    try:
+        yield clients
+    finally:
+        for client in clients:
+            if not client.is_lost:
+                client.close()
+
+
+async def _connected(port: int, was_answered: Callable[[Client, int], None]) -> Client:
+    loop = asyncio.get_running_loop()
+    async with asyncio.timeout(START_SECONDS):
+        opening = loop.create_connection(lambda: Client(was_answered), "127.0.0.1", port)
+        return (await opening)[1]

@@ -1,0 +1,141 @@
+"""Starts what is measured, as its users start it: the proxy, nginx, imgproxy, the engine."""
+
+import asyncio
+import os
+import shutil
+import sys
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import ExitStack, asynccontextmanager
+from pathlib import Path
+
+from benchmarks.clients import answered
+from benchmarks.machine import pinned
+from imgproxy_cache.imgproxy import find_imgproxy
+from tests.servers.process import free_port, running
+
+PHOTOGRAPHS = Path(__file__).parents[1] / "tests" / "images"
+PYTHON = sys.executable
+START_SECONDS = 30.0
+
+_NGINX = """
+daemon off;
+master_process off;
+pid {folder}/nginx.pid;
+error_log {folder}/nginx.log;
+events {{ worker_connections 4096; }}
+http {{
+    access_log off;
+    client_body_temp_path {folder}/body;
+    proxy_temp_path {folder}/proxy;
+    fastcgi_temp_path {folder}/fastcgi;
+    uwsgi_temp_path {folder}/uwsgi;
+    scgi_temp_path {folder}/scgi;
+    upstream imgproxy {{
+        server 127.0.0.1:{upstream_port};
+        keepalive 300;
+        keepalive_requests 1000000000;
+    }}
+    server {{
+        listen 127.0.0.1:{port} backlog=2048;
+        keepalive_requests 1000000000;
+        location / {{
+            proxy_pass http://imgproxy;
+            proxy_http_version 1.1;
+            proxy_set_header Connection "";
+            proxy_buffer_size 16k;
+            proxy_buffers 8 32k;
+        }}
+    }}
+}}
+"""
+
+
+class Server:
+    """A process of ours and where it listens."""
+
+    def __init__(self, name: str, pid: int, port: int) -> None:
+        self.name = name
+        self.pid = pid
+        self.port = port
+
+
+@asynccontextmanager
+async def proxy(
+    upstream_port: int,
+    store: Mapping[str, str],
+    *,
+    cores: frozenset[int],
+    command: Sequence[str] = ("-m", "imgproxy_cache", "serve"),
+    settings: Mapping[str, str] | None = None,
+) -> AsyncIterator[Server]:
+    """imgproxy-cache with its defaults, keeping images in the store that the variables name."""
+    port = free_port()
+    environ = {
+        **_clean_environ(),
+        **store,
+        "IMGPROXY_BIND": f"127.0.0.1:{port}",
+        "CACHE_UPSTREAM_URL": f"http://127.0.0.1:{upstream_port}",
+        "CACHE_ADMIN_BIND": f"127.0.0.1:{free_port()}",
+        **(settings or {}),
+    }
+    async with _started([PYTHON, *command], port, environ, cores) as pid:
+        # It listens before it has opened its store: wait for that.
+        await answered(port, b"/health")
+        yield Server("imgproxy-cache", pid, port)
+
+
+def nginx_program() -> str | None:
+    return shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
+
+
+@asynccontextmanager
+async def nginx(
+    program: str, folder: Path, upstream_port: int, *, cores: frozenset[int]
+) -> AsyncIterator[Server]:
+    """nginx as a reverse proxy: one process, connections kept alive on both sides, no log."""
+    port = free_port()
+    file = folder / "nginx.conf"
+    file.write_text(_NGINX.format(folder=folder, port=port, upstream_port=upstream_port))
+    command = [program, "-p", str(folder), "-c", str(file), "-e", str(folder / "nginx.log")]
+    async with _started(command, port, _clean_environ(), cores) as pid:
+        yield Server("nginx", pid, port)
+
+
+def imgproxy_program() -> str | None:
+    """The real imgproxy, where one is installed."""
+    return find_imgproxy(os.environ.get("CACHE_IMGPROXY_BIN"), path=os.environ.get("PATH"))
+
+
+@asynccontextmanager
+async def imgproxy(program: str | None, *, cores: frozenset[int]) -> AsyncIterator[Server]:
+    """The imgproxy of this path, or (None) the embedded engine, over the photographs."""
+    port = free_port()
+    environ = {
+        **_clean_environ(),
+        "IMGPROXY_BIND": f"127.0.0.1:{port}",
+        "IMGPROXY_LOCAL_FILESYSTEM_ROOT": str(PHOTOGRAPHS),
+        "IMGPROXY_LOG_LEVEL": "warn",
+    }
+    command = [program] if program else [PYTHON, "-m", "imgproxy_cache.engine"]
+    async with _started(command, port, environ, cores) as pid:
+        yield Server("imgproxy" if program else "engine", pid, port)
+
+
+@asynccontextmanager
+async def _started(
+    command: Sequence[str], port: int, environ: Mapping[str, str], cores: frozenset[int]
+) -> AsyncIterator[int]:
+    """In a thread: what starts may wait for a health check that this event loop answers."""
+    with ExitStack() as stack:
+
+        def start() -> int:
+            process = running(command, port=port, env=environ, timeout_seconds=START_SECONDS)
+            with pinned(cores):
+                return stack.enter_context(process).pid
+
+        yield await asyncio.to_thread(start)
+
+
+def _clean_environ() -> dict[str, str]:
+    """Nothing that would change the settings of what we start."""
+    return {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
