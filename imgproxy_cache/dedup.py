@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
+from datetime import datetime
 from hashlib import md5
 
 from imgproxy_cache.core.image import Image
@@ -28,9 +29,12 @@ class Dedup:
         self._store = store
         self._recent: OrderedDict[Key, tuple[str, float]] = OrderedDict()
 
-    async def put(self, key: Key, image: Image) -> bool:
+    async def put(self, key: Key, image: Image, now: float) -> bool:
         """
         Have the store keep the image; False if it had the same already.
+
+        An image that has waited does not take the place of one that is newer (`now` is in
+        seconds since the epoch).
 
         Raises:
             StoreError: the store failed
@@ -44,6 +48,8 @@ class Dedup:
             found = await self._store.find(key)
             if found is not None and _is_same(found, image):
                 self._remember(key, image)
+                return False
+            if found is not None and _is_late(image, found, now):
                 return False
             await self._store.put(key, image)
         self._remember(key, image)
@@ -70,3 +76,13 @@ def _is_same(found: StoredObject, image: Image) -> bool:
         return found.content_sha256 == image.content_sha256
     etag = (found.etag or "").strip('"')
     return etag == md5(image.body, usedforsecurity=False).hexdigest()
+
+
+def _is_late(image: Image, found: StoredObject, now: float) -> bool:
+    """
+    It has waited in a spool while a newer one was stored by somebody else.
+
+    One that has not waited is the newest there is, whatever the clocks of others say.
+    """
+    waited = now - datetime.fromisoformat(image.stored_at).timestamp()
+    return waited > RECENT_SECONDS and found.stored_at > image.stored_at

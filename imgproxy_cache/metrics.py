@@ -26,6 +26,8 @@ from prometheus_client.multiprocess import MultiProcessCollector
 PREFIX = "imgproxy_cache"
 # From an answer out of memory to imgproxy's own time-out.
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+# From an upload at once to one after a long outage.
+AGES = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 5, 30, 60, 300, 1800, 7200, 86_400, 604_800)
 
 Level = tuple[str, str, Callable[[], float]]
 """A gauge: name, help, how to read it."""
@@ -46,12 +48,20 @@ class Metrics:
         self._fetched_bytes = self._counter("fetched_bytes", "Bytes of bodies from imgproxy")
         self._fetches = self._counter("fetches", "Answers of imgproxy by status", "status")
         self._seconds = self._histogram("request_seconds", "From request to the end of the answer")
-        self._uploads = self._counter("uploads", "Uploads by result", "result")
-        self._uploaded = self._counter("uploaded_bytes", "Bytes of images stored")
+        self._uploads = self._counter("uploads", "What became of images to be stored", "result")
+        self._upload_bytes = self._counter("upload_bytes", "Bytes of these images", "result")
         self._upload_seconds = self._histogram("upload_seconds", "Time that storing took")
+        self._stored_age = self._histogram(
+            "stored_age_seconds", "From acceptance until stored", AGES
+        )
+        self._spooled_age = self._histogram(
+            "spooled_age_seconds", "From acceptance until in the spool", AGES
+        )
         # Kept as plain numbers until the next reading: a counter's `inc` costs 0.5 us.
         self._requests_by: defaultdict[str, int] = defaultdict(int)
         self._fetches_by: defaultdict[int, int] = defaultdict(int)
+        self._uploads_by: defaultdict[str, int] = defaultdict(int)
+        self._upload_bytes_by: defaultdict[str, int] = defaultdict(int)
         self._answered = 0
         self._fetched = 0
         _forget_dead_workers()
@@ -71,26 +81,58 @@ class Metrics:
 
     def refused(self, why_not: str) -> None:
         """Announced as stored, and then not fit to be."""
-        self._uploads.labels(f"refused_{why_not}").inc()
+        self._uploads_by[f"refused_{why_not}"] += 1
 
     def client_was_cut_off(self) -> None:
         self._cut_off.inc()
 
     # Uploads (UploadEvents)
 
-    def stored(self, size: int, seconds: float) -> None:
-        self._uploads.labels("stored").inc()
-        self._uploaded.inc(size)
-        self._upload_seconds.observe(seconds)
+    def accepted(self, size: int) -> None:
+        self._became("accepted", size)
 
-    def failed(self, kind: str) -> None:
-        self._uploads.labels(f"failed_{kind}").inc()
+    def adopted(self, size: int, age: float) -> None:
+        self._became("adopted", size)
+
+    def spooled(self, size: int, age: float) -> None:
+        self._became("spooled", size)
+        self._spooled_age.observe(age)
+
+    def retried(self, size: int, kind: str) -> None:
+        self._became(f"retried_{kind}", size)
+
+    def stored(self, size: int, age: float, seconds: float) -> None:
+        self._became("stored", size)
+        self._upload_seconds.observe(seconds)
+        self._stored_age.observe(age)
+
+    def unchanged(self, size: int) -> None:
+        self._became("unchanged", size)
+
+    def superseded(self, size: int) -> None:
+        self._became("superseded", size)
+
+    def failed(self, size: int, kind: str) -> None:
+        self._became(f"failed_{kind}", size)
+
+    def quarantined(self, size: int) -> None:
+        self._became("quarantined", size)
 
     def dropped(self, size: int) -> None:
-        self._uploads.labels("dropped").inc()
+        self._became("dropped", size)
 
-    def abandoned(self, items: int) -> None:
-        self._uploads.labels("abandoned").inc(items)
+    def expired(self, size: int, age: float) -> None:
+        self._became("expired", size)
+
+    def left(self, items: int, size: int) -> None:
+        self._became("left", size, items)
+
+    def abandoned(self, items: int, size: int) -> None:
+        self._became("abandoned", size, items)
+
+    def _became(self, result: str, size: int, items: int = 1) -> None:
+        self._uploads_by[result] += items
+        self._upload_bytes_by[result] += size
 
     # Levels
 
@@ -109,10 +151,16 @@ class Metrics:
             self._requests.labels(outcome).inc(number)
         for status, number in self._fetches_by.items():
             self._fetches.labels(str(status)).inc(number)
+        for result, number in self._uploads_by.items():
+            self._uploads.labels(result).inc(number)
+        for result, number in self._upload_bytes_by.items():
+            self._upload_bytes.labels(result).inc(number)
         self._answer_bytes.inc(self._answered)
         self._fetched_bytes.inc(self._fetched)
         self._requests_by.clear()
         self._fetches_by.clear()
+        self._uploads_by.clear()
+        self._upload_bytes_by.clear()
         self._answered = self._fetched = 0
         for gauge, read in self._levels:
             gauge.set(read())
@@ -129,8 +177,8 @@ class Metrics:
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
         return Counter(f"{PREFIX}_{name}", text, labels, registry=self._registry)
 
-    def _histogram(self, name: str, text: str) -> Histogram:
-        return Histogram(f"{PREFIX}_{name}", text, registry=self._registry, buckets=SECONDS)
+    def _histogram(self, name: str, text: str, buckets: tuple[float, ...] = SECONDS) -> Histogram:
+        return Histogram(f"{PREFIX}_{name}", text, registry=self._registry, buckets=buckets)
 
 
 def _forget_dead_workers() -> None:

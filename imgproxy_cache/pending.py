@@ -11,8 +11,7 @@ from hashlib import sha256
 from imgproxy_cache.core.image import Image, image_from_answer
 from imgproxy_cache.core.key import Key
 from imgproxy_cache.core.spool_file import SpooledImage
-from imgproxy_cache.spool import SpoolFile
-
+from imgproxy_cache.spool_folder import SpoolFile
 
 # Joining and hashing takes 1 ms a megabyte: smaller ones are done in the event loop, where they
 # cost less than the way to a thread and back (0.1 ms) and stall nobody.
@@ -50,8 +49,11 @@ class Pending:
     attempts: int = 0
     strikes: int = 0
     """Failures while the store took other images."""
-    successes_seen: int = 0
-    is_uploading: bool = False
+    successes_seen: int = -1
+    was_in_spool: bool = False
+    """Found there, or released: its bytes have to be read."""
+    was_read: bool = False
+    """Its bytes were read from the spool, for the upload that is under way."""
     is_done: bool = False
     path: bytes = b""
     """Empty for an image that was found in the spool and not read yet."""

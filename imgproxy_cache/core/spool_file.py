@@ -18,7 +18,7 @@ import re
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 
-from imgproxy_cache.core.key import Key
+from imgproxy_cache.core.key import Key, key_from_target
 from imgproxy_cache.errors import SpoolFileError
 
 _FIRST_LINE = re.compile(rb"imgproxy-cache-spool/1 ([0-9]{1,6}) ([0-9a-f]{64})\n")
@@ -64,10 +64,22 @@ def read_spool_file(content: bytes) -> tuple[SpooledImage, bytes]:
     fields = content[start:end]
     if sha256(fields).hexdigest().encode("ascii") != first_line[2]:
         raise SpoolFileError("its description is damaged")
-    image = SpooledImage(**json.loads(fields))
+    image = _description(fields)
     body = content[end:]
     if len(body) != image.size:
         raise SpoolFileError(f"it holds {len(body)} bytes of an image of {image.size}")
     if sha256(body).hexdigest() != image.content_sha256:
         raise SpoolFileError("the image is damaged")
     return image, body
+
+
+def _description(fields: bytes) -> SpooledImage:
+    """Of a description as it was written: by us, or by somebody who knows how to hash."""
+    try:
+        image = SpooledImage(**json.loads(fields))
+        key = key_from_target(image.path.encode("ascii"))
+    except (ValueError, TypeError, AttributeError) as exc:
+        raise SpoolFileError("its description is another program's") from exc
+    if key != image.key:
+        raise SpoolFileError("its key is not that of its path")
+    return image

@@ -3,11 +3,27 @@
 from __future__ import annotations
 
 from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
 from typing import Protocol
 
 from imgproxy_cache.core.image import Image
 from imgproxy_cache.core.key import Key
 from imgproxy_cache.core.location import FolderLocation, StoreLocation
+
+
+@dataclass(frozen=True, slots=True)
+class StoredObject:
+    """
+    What a store says of an image without giving it.
+
+    `etag` is as the store has it, None where it has none.  Hash and time (RFC 3339, UTC) are
+    empty where another program stored the object.
+    """
+
+    size: int
+    etag: str | None
+    content_sha256: str
+    stored_at: str
 
 
 class Store(Protocol):
@@ -30,6 +46,17 @@ class Store(Protocol):
 
     async def put(self, key: Key, image: Image) -> None:
         """Keeps the image under the key; when this returns, every reader finds it."""
+
+    async def create(self, key: Key, image: Image) -> bool:
+        """
+        As :meth:`put`, if there is nothing under the key; else changes nothing, and is False.
+
+        Of several that create the same key at once, one does (where the store has conditional
+        writes; where it has not, the last one stays).
+        """
+
+    async def find(self, key: Key) -> StoredObject | None:
+        """What is under the key, without its bytes."""
 
     async def get(self, key: Key) -> Image | None:
         """

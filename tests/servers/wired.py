@@ -26,6 +26,7 @@ from imgproxy_cache.metrics import Metrics
 from imgproxy_cache.protocol import ClientConnection
 from imgproxy_cache.proxy import Proxy
 from imgproxy_cache.settings import Settings
+from imgproxy_cache.stores import StoredObject
 from imgproxy_cache.uploads import Uploads
 from imgproxy_cache.upstream import Upstream
 
@@ -46,6 +47,18 @@ class MemoryStore:
         self.images[key] = image
         async with self._changed:
             self._changed.notify_all()
+
+    async def create(self, key: Key, image: Image) -> bool:
+        is_new = key not in self.images
+        if is_new:
+            await self.put(key, image)
+        return is_new
+
+    async def find(self, key: Key) -> StoredObject | None:
+        image = self.images.get(key)
+        return image and StoredObject(
+            len(image.body), None, image.content_sha256, image.stored_at
+        )
 
     async def get(self, key: Key) -> Image | None:
         return self.images.get(key)
