@@ -7,9 +7,9 @@ from collections import OrderedDict
 from datetime import datetime
 from hashlib import md5
 
-from imgproxy_cache.core.image import Image
+from imgproxy_cache.core.image import Image, StoredObject
 from imgproxy_cache.core.key import Key
-from imgproxy_cache.stores import Store, StoredObject
+from imgproxy_cache.stores import Store
 
 RECENT_SECONDS = 60.0
 RECENT_ITEMS = 10_000

@@ -29,6 +29,8 @@ SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 1
 # From an upload at once to one after a long outage.
 AGES = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 5, 30, 60, 300, 1800, 7200, 86_400, 604_800)
 
+WORST_COUNTS = ("_seconds", "_is_down", "_is_failing")
+
 Level = tuple[str, str, Callable[[], float]]
 """A gauge: name, help, how to read it."""
 
@@ -140,7 +142,11 @@ class Metrics:
         """Show what these functions return."""
         for name, text, read in levels:
             gauge = Gauge(
-                f"{PREFIX}_{name}", text, registry=self._registry, multiprocess_mode="livesum"
+                f"{PREFIX}_{name}",
+                text,
+                registry=self._registry,
+                # Of all workers the oldest counts, and the one that has trouble.
+                multiprocess_mode="livemax" if name.endswith(WORST_COUNTS) else "livesum",
             )
             self._levels.append((gauge, read))
         self.read_levels()

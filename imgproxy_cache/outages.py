@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from random import random
 
 import structlog
 
@@ -31,11 +30,12 @@ class Outages:
     """
     The breaker, and its voice: a line at each change, and a summary a minute.
 
-    `levels` says how much waits.
+    `levels` says how much waits; `jitter` gives numbers from [0, 1).
     """
 
-    def __init__(self, levels: Callable[[], dict[str, float]]) -> None:
+    def __init__(self, levels: Callable[[], dict[str, float]], jitter: Callable[[], float]) -> None:
         self._levels = levels
+        self._jitter = jitter
         self._breaker = Breaker()
         self._problem = ""
         self._reasons: dict[str, Reason] = {}
@@ -78,8 +78,9 @@ class Outages:
     def failed(self, error: StoreError, *, was_probe: bool) -> bool:
         """Whether the store is down with this."""
         self._note(error)
-        jitter = random()  # noqa: S311
-        change = self._breaker.failed(error.kind, time.monotonic(), jitter, was_probe=was_probe)
+        change = self._breaker.failed(
+            error.kind, time.monotonic(), self._jitter(), was_probe=was_probe
+        )
         if change is Change.OPENED:
             self._say(
                 "store.failed",

@@ -33,6 +33,8 @@ GRACE_SECONDS = 0.06
 TURN_SECONDS = 0.03
 BATCH_FILES = 32
 BATCH_BYTES = 16 * 1024 * 1024
+# What stands before an image in its file, at a guess.
+HEAD_BYTES = 512
 ADOPTED_AT_ONCE = 200
 # How soon a disk that was full or failed is tried again.
 DISK_RETRY_SECONDS = 1.0
@@ -182,11 +184,11 @@ class Spooling:
             if not image.is_done and image.size <= self.limits.max_bytes:
                 if image.due_at > now and not self.is_hurried:
                     break
-                if self._is_full(size + image.size, len(batch) + 1):
+                if self._is_full(size + image.size + HEAD_BYTES, len(batch) + 1):
                     self._set_problem(FULL)
                     break
                 batch.append(image)
-                size += image.size
+                size += image.size + HEAD_BYTES
             self._waiting.popleft()
         return batch
 

@@ -54,6 +54,8 @@ TICK_SECONDS = 1.0
 ADOPT_SECONDS = 5.0
 # Writing what waits into the spool is worth more than being in time by so much.
 LAST_FLUSH_SECONDS = 0.5
+# A store that was down is asked once more when we stop.
+LAST_PROBE_SECONDS = 1.0
 
 
 class Uploads:
@@ -78,6 +80,7 @@ class Uploads:
         spool_is_lasting: bool = False,
         upload_seconds: float = UPLOAD_SECONDS,
         now: Callable[[], float] = time.time,
+        jitter: Callable[[], float] = random,
     ) -> None:
         self.max_items = max_items
         self.max_bytes = max_bytes
@@ -91,12 +94,14 @@ class Uploads:
         self._spool_is_lasting = spool_is_lasting
         self._upload_seconds = upload_seconds
         self._now = now
+        self._jitter = jitter
         self._waiting = Waiting()
-        self._outages = Outages(self._levels)
+        self._outages = Outages(self._levels, jitter)
         self._tasks: set[asyncio.Task[None]] = set()
         self._side_tasks: set[asyncio.Task[None]] = set()
         self._ticker: asyncio.Task[None] | None = None
         self._ended = asyncio.Event()  # an upload, or a write into the spool
+        self._attempts = 0  # that have ended
         self._successes = 0
         self._is_closed = False
         self._is_dropping = False
@@ -127,7 +132,7 @@ class Uploads:
     def oldest_seconds(self) -> float:
         """Age of the image that waits longest; 0 if none does."""
         oldest = self._waiting.oldest
-        return max(0.0, self._now() - oldest.accepted_at) if oldest is not None else 0.0
+        return self._age(oldest) if oldest is not None else 0.0
 
     @property
     def store_problem(self) -> str | None:
@@ -162,6 +167,21 @@ class Uploads:
             self.spool.add(pending)
         return True
 
+    async def adopt(self) -> None:
+        """Take over what an earlier run or a worker that died has left; done now and then."""
+        if self.spool is None:
+            return
+        adopted = 0
+        try:
+            async for files in self.spool.adopt():
+                adopted += len(files)
+                for file in files:
+                    self._adopt_file(file)
+        except (OSError, SpoolError) as exc:
+            log.error("spool.failed", message=f"cannot be scanned: {exc}", problem=str(exc))
+        if adopted:
+            log.info("spool.adopted", message="uploading what was left", items=adopted)
+
     async def drain(self, deadline: float) -> int:
         """
         Wait until everything is stored, what is offered meanwhile included, but not longer
@@ -172,11 +192,14 @@ class Uploads:
         """
         loop = asyncio.get_running_loop()
         await self._flush(deadline)
+        tried, patience = self._attempts, loop.time() + LAST_PROBE_SECONDS
         self._try_now()
-        while self._waiting and (left := deadline - loop.time()) > 0 and not self._may_stop():
+        while self._waiting and (left := deadline - loop.time()) > 0:
+            if self._is_safe_elsewhere() and (self._attempts > tried or loop.time() > patience):
+                break
             self._ended.clear()
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._ended.wait(), left)
+                await asyncio.wait_for(self._ended.wait(), min(left, LAST_PROBE_SECONDS))
         self._is_closed = True
         await self._flush(deadline)
         for task in (tasks := tuple(self._tasks)):
@@ -210,7 +233,8 @@ class Uploads:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self.spool.flush(), max(left, LAST_FLUSH_SECONDS))
 
-    def _may_stop(self) -> bool:
+    def _is_safe_elsewhere(self) -> bool:
+        """The store is down, and everything is in a spool that lasts."""
         return (
             self._outages.is_open
             and self._spool_is_lasting
@@ -276,7 +300,7 @@ class Uploads:
 
     def _spooled(self, pending: Pending) -> None:
         """Called by the spool: the image survives a restart."""
-        self._events.spooled(pending.size, self._now() - pending.accepted_at)
+        self._events.spooled(pending.size, self._age(pending))
         if pending.is_done:
             self._forget_file(pending)
         elif not self._waiting.is_on_its_way(pending):
@@ -332,6 +356,7 @@ class Uploads:
         finally:
             self._outages.told_nothing(was_probe=was_probe)
             self._waiting.arrived(pending)
+            self._attempts += 1
             self._ended.set()
             if pending.was_in_spool:
                 self._start_task()  # memory that others waited for may be free
@@ -362,7 +387,7 @@ class Uploads:
             error = self._error(pending, f"{type(exc).__name__}: {exc}", hint, "bug")
             await self._failed(pending, error, was_probe=was_probe)
         else:
-            self._succeeded(pending, perf_counter() - started, is_new=is_new)
+            self._succeeded(pending, len(image.body), perf_counter() - started, is_new=is_new)
 
     def _error(self, pending: Pending, cause: Exception | str, hint: str, kind: str) -> StoreError:
         return StoreError(
@@ -373,25 +398,25 @@ class Uploads:
             kind=kind,
         )
 
-    def _succeeded(self, pending: Pending, seconds: float, *, is_new: bool) -> None:
+    def _succeeded(self, pending: Pending, size: int, seconds: float, *, is_new: bool) -> None:
         self._successes += 1
         if self._outages.succeeded():
             self._store_recovered()
         if is_new:
-            age = self._now() - pending.accepted_at
-            self._events.stored(pending.size, age, seconds)
+            age = self._age(pending)
+            self._events.stored(size, age, seconds)
             log.info(
                 "upload.stored",
                 message=self._message,
                 path=pending.printable_path,
                 bucket=self._bucket,
                 key=pending.key,
-                bytes=pending.size,
+                bytes=size,
                 seconds=round(seconds, 4),
                 age_seconds=round(age, 3),
             )
         else:
-            self._events.unchanged(pending.size)
+            self._events.unchanged(size)
             log.debug("upload.unchanged", path=pending.printable_path, key=pending.key)
         self._finish(pending)
 
@@ -423,7 +448,7 @@ class Uploads:
             delay = self._outages.probe_at - time.monotonic() + 0.005
             loop.call_later(max(0.0, delay), self._start_task)
         else:
-            delay = delay_seconds(pending.attempts, error.kind, random())  # noqa: S311 - jitter
+            delay = delay_seconds(pending.attempts, error.kind, self._jitter())
             loop.call_later(delay, self._try_again, pending)
 
     def _try_again(self, pending: Pending) -> None:
@@ -492,6 +517,10 @@ class Uploads:
         self._outages.ask_now()
         self._start_task()
 
+    def _age(self, pending: Pending) -> float:
+        """In seconds; clocks are set back now and then."""
+        return max(0.0, self._now() - pending.accepted_at)
+
     def _levels(self) -> dict[str, float]:
         return {
             "waiting": len(self._waiting),
@@ -508,7 +537,7 @@ class Uploads:
         while True:
             if self.spool is not None:
                 if time.monotonic() >= next_adoption:
-                    await self._adopt(self.spool)
+                    await self.adopt()
                     next_adoption = time.monotonic() + ADOPT_SECONDS
                 self._expire(self.spool.limits.max_age_seconds)
                 with suppress(OSError, SpoolError):  # writing will tell, if it cannot
@@ -516,32 +545,18 @@ class Uploads:
             self._outages.summarise()
             await asyncio.sleep(TICK_SECONDS)
 
-    async def _adopt(self, spool: Spooling) -> None:
-        """Take over what an earlier run or a worker that died has left."""
-        adopted = 0
-        try:
-            async for files in spool.adopt():
-                adopted += len(files)
-                for file in files:
-                    self._adopt_file(file)
-        except (OSError, SpoolError) as exc:
-            log.error("spool.failed", message=f"cannot be scanned: {exc}", problem=str(exc))
-        if adopted:
-            log.info("spool.adopted", message="uploading what was left", items=adopted)
-
     def _adopt_file(self, file: SpoolFile) -> None:
-        self._events.adopted(file.size, max(0.0, self._now() - file.accepted_at))
-        self._wait(
-            Pending(
-                key=file.key,
-                accepted_at=file.accepted_at,
-                due_at=0,
-                size=file.size,
-                upload=None,
-                file=file,
-                was_in_spool=True,
-            )
+        pending = Pending(
+            key=file.key,
+            accepted_at=file.accepted_at,
+            due_at=0,
+            size=file.size,
+            upload=None,
+            file=file,
+            was_in_spool=True,
         )
+        self._events.adopted(file.size, self._age(pending))
+        self._wait(pending)
 
     def _expire(self, max_age_seconds: float) -> None:
         too_old = self._now() - max_age_seconds
@@ -550,7 +565,7 @@ class Uploads:
             and oldest.accepted_at < too_old
             and not self._waiting.is_on_its_way(oldest)
         ):
-            age = self._now() - oldest.accepted_at
+            age = self._age(oldest)
             self._events.expired(oldest.size, age)
             log.warning("upload.expired", key=oldest.key, bytes=oldest.size, age_seconds=round(age))
             self._finish(oldest)

@@ -23,6 +23,21 @@ class Image:
     stored_at: str
 
 
+@dataclass(frozen=True, slots=True)
+class StoredObject:
+    """
+    What a store says of an image without giving it.
+
+    `etag` is as the store has it, None where it has none.  Hash and time (RFC 3339, UTC) are
+    empty where another program stored the object.
+    """
+
+    size: int
+    etag: str | None
+    content_sha256: str
+    stored_at: str
+
+
 def image_from_answer(
     *,
     path: bytes,

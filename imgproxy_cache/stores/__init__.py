@@ -3,27 +3,11 @@
 from __future__ import annotations
 
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
 from typing import Protocol
 
-from imgproxy_cache.core.image import Image
+from imgproxy_cache.core.image import Image, StoredObject
 from imgproxy_cache.core.key import Key
 from imgproxy_cache.core.location import FolderLocation, StoreLocation
-
-
-@dataclass(frozen=True, slots=True)
-class StoredObject:
-    """
-    What a store says of an image without giving it.
-
-    `etag` is as the store has it, None where it has none.  Hash and time (RFC 3339, UTC) are
-    empty where another program stored the object.
-    """
-
-    size: int
-    etag: str | None
-    content_sha256: str
-    stored_at: str
 
 
 class Store(Protocol):

@@ -17,11 +17,10 @@ from hashlib import sha256
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
-from imgproxy_cache.core.image import Image
+from imgproxy_cache.core.image import Image, StoredObject
 from imgproxy_cache.core.key import Key
 from imgproxy_cache.core.location import FolderLocation
 from imgproxy_cache.errors import StoreError
-from imgproxy_cache.stores import StoredObject
 
 T = TypeVar("T")
 

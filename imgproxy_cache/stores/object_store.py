@@ -15,11 +15,10 @@ import obstore
 from obstore.exceptions import AlreadyExistsError
 from obstore.store import AzureStore, GCSStore, S3Store
 
-from imgproxy_cache.core.image import Image
+from imgproxy_cache.core.image import Image, StoredObject
 from imgproxy_cache.core.key import Key, object_name
 from imgproxy_cache.core.location import AzureLocation, GcsLocation, S3Location
 from imgproxy_cache.errors import StoreError
-from imgproxy_cache.stores import StoredObject
 from imgproxy_cache.stores.failures import (
     ObjectLocation,
     is_missing_key,

@@ -3,7 +3,8 @@ fake-gcs-server: stands in for Google Cloud Storage on loopback (it checks no ke
 
 It speaks GCS's JSON dialect well and its XML dialect, in which obstore talks, only in part.  A
 small front puts that right: uploads take the door of signed URLs, `%2F` is a slash in names of
-objects, an upload's answer has its ETag, and what is missing is told in XML with a 404, a condition on an upload holds, and HEAD tells the length.
+objects, an upload's answer has its ETag, its condition holds, HEAD tells the length, and what is
+missing is told in XML with a 404.
 """
 
 import http.client
@@ -76,7 +77,7 @@ def gcs_server(folder: Path) -> Iterator[GcsServer]:
             front.server_close()
 
 
-def _front(port: int) -> type[BaseHTTPRequestHandler]:
+def _front(port: int) -> type[BaseHTTPRequestHandler]:  # noqa: C901 - one class
     conditional = threading.Lock()
 
     class Front(BaseHTTPRequestHandler):

@@ -20,13 +20,12 @@ from uvicorn.server import ServerState
 
 from imgproxy_cache.app import _peer_is_trusted, upstream_from
 from imgproxy_cache.buffer import Buffer
-from imgproxy_cache.core.image import Image
+from imgproxy_cache.core.image import Image, StoredObject
 from imgproxy_cache.core.key import Key
 from imgproxy_cache.metrics import Metrics
 from imgproxy_cache.protocol import ClientConnection
 from imgproxy_cache.proxy import Proxy
 from imgproxy_cache.settings import Settings
-from imgproxy_cache.stores import StoredObject
 from imgproxy_cache.uploads import Uploads
 from imgproxy_cache.upstream import Upstream
 
@@ -56,9 +55,9 @@ class MemoryStore:
 
     async def find(self, key: Key) -> StoredObject | None:
         image = self.images.get(key)
-        return image and StoredObject(
-            len(image.body), None, image.content_sha256, image.stored_at
-        )
+        if image is None:
+            return None
+        return StoredObject(len(image.body), None, image.content_sha256, image.stored_at)
 
     async def get(self, key: Key) -> Image | None:
         return self.images.get(key)
