@@ -1,9 +1,14 @@
-# imgproxy-cache: `make run` to try it, `make test` to test it. Needs Python 3.11 or newer, and no root.
+# `make run` tries imgproxy-cache out, `make test` tests it. Needs Python 3.11 or newer, and no root.
 
 .DEFAULT_GOAL := help
-.PHONY: help run setup dev test check fix bench soak image-test lock clean
+.PHONY: help run setup dev test test-oldest check fix bench soak image-test lock clean
 
 BIN := .venv/bin
+# Where scripts/setup has put uv, on a machine without one.
+export PATH := $(CURDIR)/.dev/uv/bin:$(PATH)
+# What takes a minute, and no other server than those that the tests are themselves.
+UNIT_TESTS := tests/core tests/engine $(wildcard tests/test_*settings.py) \
+    tests/test_addresses.py tests/test_buffer.py tests/test_cli.py tests/test_imgproxy.py
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-12s %s\n", $$1, $$2 }'
@@ -18,7 +23,12 @@ dev:
 	@scripts/setup dev
 
 test: dev ## all tests, with a real S3 server and real sockets; ARGS="-k key" for some of them
+	@$(BIN)/python -m tests.servers.build
 	@$(BIN)/python -m pytest $(ARGS)
+
+test-oldest: ## the unit tests on the oldest Python of this machine, in .dev/oldest
+	@PYTHON=$$(scripts/find-python oldest) VENV=.dev/oldest scripts/setup dev
+	@.dev/oldest/bin/python -m pytest $(UNIT_TESTS) $(ARGS)
 
 check: dev ## format, lint, types, import rules, dead code
 	$(BIN)/ruff format --check .

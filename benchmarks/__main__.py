@@ -51,7 +51,11 @@ def main(names: list[str]) -> int:
         print("one core only: servers share it with the load, which makes them look slower")
     os.sched_setaffinity(0, OTHER_CORE)
     started = time.monotonic()
-    rows, is_complete = uvloop.run(_measured(names or list(PARTS)))
+    try:
+        rows, is_complete = uvloop.run(_measured(names or list(PARTS)))
+    except (asyncio.CancelledError, KeyboardInterrupt):
+        print("stopped")
+        return 1
     print(f"\n{table(rows)}\n\n{time.monotonic() - started:.0f} s")
     return 0 if is_complete else 1
 

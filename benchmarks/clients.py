@@ -104,17 +104,17 @@ class Tally:
     def images(self) -> int:
         return self.statuses[200]
 
-    def expect_only_images(self) -> None:
+    def expect_only_images(self, server: str) -> None:
         """Raises: UnexpectedAnswerError when something else was answered, or nothing at all."""
         if not self.images or self.images < self.statuses.total():
-            raise UnexpectedAnswerError(f"answers by status: {dict(self.statuses)}")
+            raise UnexpectedAnswerError(f"{server} answered {dict(self.statuses)}")
 
 
 async def answered(port: int, target: bytes) -> None:
     """One answer. Raises: UnexpectedAnswerError if it is not 200."""
     async with asyncio.timeout(START_SECONDS), asking(port, iter([target]), connections=1) as tally:
         await tally.finished.wait()
-        tally.expect_only_images()
+        tally.expect_only_images(f"port {port}")
 
 
 @asynccontextmanager

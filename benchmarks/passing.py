@@ -89,7 +89,7 @@ async def _cost(server: Server, connections: int) -> Cost:
         await asyncio.sleep(SECONDS)
         images, cpu = tally.images - images, cpu_seconds(server.pid) - cpu
         seconds = time.perf_counter() - started
-        tally.expect_only_images()
+        tally.expect_only_images(server.name)
     return Cost(cpu / images * 1e6, images / seconds)
 
 

@@ -1,16 +1,15 @@
 """Images per second of the embedded engine, beside libvips alone and the real imgproxy."""
 
 import asyncio
-import subprocess
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 from statistics import median
 
 from benchmarks.clients import asking
-from benchmarks.machine import ALL_CORES, pinned
+from benchmarks.machine import ALL_CORES
 from benchmarks.mix import cold_targets
-from benchmarks.servers import PYTHON, Server, imgproxy, imgproxy_program
+from benchmarks.servers import Server, figure_of, imgproxy, imgproxy_program
 from benchmarks.table import Row
 
 ROUNDS = 3
@@ -30,7 +29,7 @@ async def measure(folder: Path) -> list[Row]:
             servers.append(await stack.enter_async_context(imgproxy(program, cores=ALL_CORES)))
         rounds = [
             [await images_per_second(server, cold_targets()) for server in servers]
-            + [await _bare()]
+            + [await figure_of("benchmarks.bare_resizes", str(SECONDS), cores=ALL_CORES)]
             for _ in range(ROUNDS)
         ]
     ours, *peers, bare = (median(figures) for figures in zip(*rounds, strict=True))
@@ -50,17 +49,8 @@ async def images_per_second(server: Server, targets: Iterator[bytes]) -> float:
         images, started = tally.images, loop.time()
         await asyncio.sleep(SECONDS)
         per_second = (tally.images - images) / (loop.time() - started)
-        tally.expect_only_images()
+        tally.expect_only_images(server.name)
     return per_second
-
-
-async def _bare() -> float:
-    with pinned(ALL_CORES):
-        process = await asyncio.create_subprocess_exec(
-            PYTHON, "-m", "benchmarks.bare_resizes", str(SECONDS), stdout=subprocess.PIPE
-        )
-    said, _ = await process.communicate()
-    return float(said)
 
 
 def _row(name: str, ours: float, peer: str, theirs: float, *, at_least: float | None = None) -> Row:

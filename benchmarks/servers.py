@@ -3,6 +3,7 @@
 import asyncio
 import os
 import shutil
+import subprocess
 import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager
@@ -121,19 +122,43 @@ async def imgproxy(program: str | None, *, cores: frozenset[int]) -> AsyncIterat
         yield Server("imgproxy" if program else "engine", pid, port)
 
 
+async def figure_of(
+    module: str,
+    *arguments: str,
+    cores: frozenset[int],
+    environ: Mapping[str, str] | None = None,
+) -> float:
+    """The number that one of the programs of this package prints, and is only made for."""
+    with pinned(cores):
+        process = await asyncio.create_subprocess_exec(
+            *(PYTHON, "-m", module, *arguments),
+            env={**_clean_environ(), **(environ or {})},
+            stdout=subprocess.PIPE,
+        )
+    try:
+        said, _ = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+    return float(said)
+
+
 @asynccontextmanager
 async def _started(
     command: Sequence[str], port: int, environ: Mapping[str, str], cores: frozenset[int]
 ) -> AsyncIterator[int]:
-    """In a thread: what starts may wait for a health check that this event loop answers."""
-    with ExitStack() as stack:
+    """Starts and stops it in a thread: it may wait for answers that this event loop gives."""
+    stack = ExitStack()
 
-        def start() -> int:
-            process = running(command, port=port, env=environ, timeout_seconds=START_SECONDS)
-            with pinned(cores):
-                return stack.enter_context(process).pid
+    def start() -> int:
+        process = running(command, port=port, env=environ, timeout_seconds=START_SECONDS)
+        with pinned(cores):
+            return stack.enter_context(process).pid
 
+    try:
         yield await asyncio.to_thread(start)
+    finally:
+        await asyncio.to_thread(stack.close)
 
 
 def _clean_environ() -> dict[str, str]:

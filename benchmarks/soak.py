@@ -82,7 +82,7 @@ async def engine_is_flat(renders: int) -> bool:
                 engine.port, itertools.islice(targets, count), connections=8
             ) as tally:
                 await tally.finished.wait()
-                tally.expect_only_images()
+                tally.expect_only_images(engine.name)
             sizes.append(resident_megabytes(engine.pid))
             print(f"engine {done + count:>7} renders  {sizes[-1]:6.1f} MB", flush=True)
     return _is_flat("engine", sizes, MOST_ENGINE_GROWTH_MEGABYTES)
@@ -113,7 +113,7 @@ async def _sizes_under_load(server: Server, seconds: float) -> list[float]:
             started = time.monotonic()
             for _ in range(LINES):
                 await asyncio.sleep(seconds / LINES)
-                tally.expect_only_images()
+                tally.expect_only_images(server.name)
                 sizes.append(resident_megabytes(server.pid))
                 print(
                     f"proxy {time.monotonic() - started:5.0f} s  {tally.images:>7} images "

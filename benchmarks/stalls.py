@@ -39,7 +39,7 @@ async def measure(folder: Path) -> list[Row]:
                 started = time.monotonic()
                 await asyncio.sleep(SECONDS)
                 ended = time.monotonic()
-                tally.expect_only_images()
+                tally.expect_only_images(server.name)
                 await s3.holds(tally.images)
     ticks = [line.split() for line in file.read_text().splitlines()]
     late = [float(late) for at, late in ticks if started < float(at) < ended]

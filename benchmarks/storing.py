@@ -1,8 +1,6 @@
 """What a stored image costs beyond its answer, beside a bare loop of puts; and idle memory."""
 
-import asyncio
 import itertools
-import subprocess
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -11,13 +9,13 @@ from statistics import median
 from benchmarks import bucket as buckets
 from benchmarks.bucket import Bucket, bucket
 from benchmarks.clients import answered, asking
-from benchmarks.machine import OTHER_CORE, SERVER_CORE, cpu_seconds, pinned, resident_megabytes
+from benchmarks.machine import OTHER_CORE, SERVER_CORE, cpu_seconds, resident_megabytes
 from benchmarks.passing import targets
-from benchmarks.servers import PYTHON, Server, proxy
+from benchmarks.servers import Server, figure_of, proxy
 from benchmarks.table import Row
 from benchmarks.upstream import IMAGE_BYTES, Upstream, upstream_on_loopback
 
-ROUNDS = 3
+ROUNDS = 5
 # Fewer than the upload queue takes, so that none is dropped.
 IMAGES = 2000
 CONNECTIONS = 32
@@ -81,17 +79,13 @@ async def _cost(
     some = itertools.islice(paths, images)
     async with asking(server.port, some, connections=CONNECTIONS) as tally:
         await tally.finished.wait()
-        tally.expect_only_images()
+        tally.expect_only_images(server.name)
     await s3.holds(there + images if stored else there)
     return (cpu_seconds(server.pid) - cpu) / images * 1e6
 
 
 async def _bare_cost(s3: Bucket) -> float:
-    command = [PYTHON, "-m", "benchmarks.bare_puts"]
-    arguments = [s3.endpoint, buckets.NAME, str(IMAGES), str(s3.images)]
-    with pinned(SERVER_CORE):
-        process = await asyncio.create_subprocess_exec(
-            *command, *arguments, env=s3.environ, stdout=subprocess.PIPE
-        )
-    said, _ = await process.communicate()
-    return float(said)
+    arguments = (s3.endpoint, buckets.NAME, str(IMAGES), str(s3.images))
+    return await figure_of(
+        "benchmarks.bare_puts", *arguments, cores=SERVER_CORE, environ=s3.environ
+    )

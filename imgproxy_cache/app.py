@@ -23,7 +23,7 @@ from imgproxy_cache.admin import Check, admin_app
 from imgproxy_cache.buffer import Buffer
 from imgproxy_cache.errors import StoreError
 from imgproxy_cache.health import ImgproxyHealth
-from imgproxy_cache.log import RequestLog
+from imgproxy_cache.log import InfoLog
 from imgproxy_cache.metrics import Level, Metrics
 from imgproxy_cache.proxy import Proxy
 from imgproxy_cache.settings import Settings
@@ -71,7 +71,7 @@ class Application(Starlette):
 def proxy_app(
     settings: Settings,
     metrics: Metrics,
-    request_log: RequestLog,
+    info_log: InfoLog,
     *,
     admin_sockets: list[socket.socket],
     stop_deadline: Callable[[], float],
@@ -102,7 +102,7 @@ def proxy_app(
                 buffer=buffer,
                 uploads=uploads,
                 metrics=metrics,
-                request_log=request_log,
+                info_log=info_log,
                 path_rules=settings.path_rules,
                 storage_rules=settings.storage_rules,
                 peer_is_trusted=_peer_is_trusted(settings),

@@ -57,7 +57,8 @@ class Buffer:
 
     def give_back(self, size: int) -> None:
         self.used -= size
-        self._serve()
+        if self._claims:
+            self._serve()
 
     def claim(self, size: int, granted: Callable[[], None], refused: Callable[[], None]) -> Claim:
         """Wait for `size` bytes; with 0, for the buffer not to be full."""

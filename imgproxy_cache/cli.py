@@ -1,7 +1,6 @@
 """The `imgproxy-cache` command."""
 
 import argparse
-import asyncio
 import os
 import shutil
 import sys
@@ -14,6 +13,7 @@ from imgproxy_cache.core.key import key_from_target, object_name
 from imgproxy_cache.core.location import FolderLocation
 from imgproxy_cache.environment import Environment
 from imgproxy_cache.errors import ImgproxyCacheError, SettingsError
+from imgproxy_cache.leaving import leave
 from imgproxy_cache.settings import Settings
 from imgproxy_cache.settings_reference import SETTINGS
 from imgproxy_cache.store_settings import read_store
@@ -102,7 +102,7 @@ def _run(_arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
 def _serve(_arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     from imgproxy_cache.server import serve  # noqa: PLC0415
 
-    return serve(Settings.from_environ(environ))
+    leave(serve(Settings.from_environ(environ)))
 
 
 def _imgproxy(_arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
@@ -123,10 +123,12 @@ def _check(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     try:
         settings = Settings.from_environ(environ)
     except SettingsError as exc:
-        for problem in exc.problems:
-            print(f"failed  settings: {problem}")
+        print("\n".join(f"failed  settings: {problem}" for problem in exc.problems))
         return 1
-    return asyncio.run(_print_findings(settings))
+    else:
+        import uvloop  # noqa: PLC0415
+
+        leave(uvloop.run(_print_findings(settings)))
 
 
 async def _print_findings(settings: Settings) -> int:
@@ -194,7 +196,8 @@ class _Version(argparse.Action):
     """Looks the version up when it is asked for: that costs more than all the rest of a start."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
-        parser.exit(message=f"{parser.prog} {version('imgproxy-cache')}\n")
+        print(parser.prog, version("imgproxy-cache"))
+        parser.exit()
 
 
 def _parser() -> argparse.ArgumentParser:

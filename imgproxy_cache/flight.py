@@ -52,6 +52,7 @@ class Flight:
         "_max_object_bytes",
         "_passengers",
         "_request",
+        "_sleepers",
         "_taken",
         "_upstream",
         "_window",
@@ -100,6 +101,7 @@ class Flight:
         self._first = 0  # number of the first chunk that is still here
         self._window = 0  # bytes in _chunks, while streaming
         self._passengers: set[Passenger] = set()
+        self._sleepers: list[asyncio.Future[None]] = []  # of passengers that wait for progress
 
     def start(self) -> None:
         if self._buffer.is_full:
@@ -166,7 +168,8 @@ class Flight:
                 self._pause()
         elif self.size > self._taken and self._claim is None:
             self._take_more(len(chunk))
-        self._wake()
+        if self._sleepers:
+            self._wake()
 
     def answer_ended(self, *, is_whole: bool) -> None:
         if self._claim is not None:  # all of it came before its turn
@@ -208,7 +211,8 @@ class Flight:
             self._buffer.withdraw(self._claim)
             self._claim = None
         self._landed(self)
-        self._wake()
+        if self._sleepers:
+            self._wake()
         if not self._passengers:
             self._give_back()
 
@@ -226,18 +230,19 @@ class Flight:
 
     def _show(self) -> None:
         self.has_begun = True
-        self._wake()
+        if self._sleepers:
+            self._wake()
 
     def _take_more(self, size: int) -> None:
         """An answer of unknown length takes room as it grows, and streams when there is none."""
         if self.size <= self._max_object_bytes and self._buffer.take(size):
             self._taken += size
         else:
-            self.why_not_stored = self.why_not_stored or NotStored.TOO_LARGE
             self._stream()
 
     def _stream(self) -> None:
         self.is_streaming = True
+        self.why_not_stored = self.why_not_stored or NotStored.TOO_LARGE
         if not self._passengers:
             self._abandon()
             return
@@ -267,20 +272,31 @@ class Flight:
             self._exchange.resume()
 
     def _wake(self) -> None:
-        for passenger in self._passengers:
-            passenger.wake()
+        sleepers, self._sleepers = self._sleepers, []
+        for sleeper in sleepers:
+            if not sleeper.done():
+                sleeper.set_result(None)
 
     # For Passenger
 
-    def has_chunk(self, number: int) -> bool:
-        return number - self._first < len(self._chunks)
+    def progress(self) -> asyncio.Future[None]:
+        """Done when there is more of the answer, or it is over."""
+        sleeper: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._sleepers.append(sleeper)
+        return sleeper
 
-    def chunk(self, number: int) -> bytes:
-        return self._chunks[number - self._first]
+    def chunk(self, number: int) -> bytes | None:
+        """A piece of the body, if it has come."""
+        index = number - self._first
+        return self._chunks[index] if index < len(self._chunks) else None
+
+    def is_last(self, number: int) -> bool:
+        """Whether all pieces before this number are all of the answer."""
+        return self.is_over and self.error is None and number == self._first + len(self._chunks)
 
     def chunk_was_taken(self) -> None:
-        if self.is_streaming:
-            self._drop_what_all_have_taken()
+        """What no passenger of a stream needs any more can go."""
+        self._drop_what_all_have_taken()
 
 
 class Passenger:
@@ -301,42 +317,40 @@ class Passenger:
 
     async def beginning(self) -> None:
         """Wait for status and header fields."""
-        while not self._flight.has_begun:
+        flight = self._flight
+        while not flight.has_begun:
             await self._progress()
+        if flight.error is not None and flight.chunk(0) is None:
+            raise flight.error  # nothing was sent yet: an answer of its own is still possible
 
     async def next_chunk(self) -> tuple[bytes, bool]:
         """Wait for more of the body; the flag says that nothing follows."""
         flight = self._flight
-        while not flight.has_chunk(self.position):
-            if flight.is_over and flight.error is None:
+        while (chunk := flight.chunk(self.position)) is None:
+            if flight.is_last(self.position):
                 return b"", True
             await self._progress()
-        chunk = flight.chunk(self.position)
         self.position += 1
-        flight.chunk_was_taken()
-        is_last = flight.is_over and flight.error is None and not flight.has_chunk(self.position)
-        return chunk, is_last
+        if flight.is_streaming:
+            flight.chunk_was_taken()
+        return chunk, flight.is_last(self.position)
 
     def hang_up(self) -> None:
         """The client is gone; callable at any moment."""
         self._is_gone = True
         self.leave()
-        self.wake()
+        if self._wakeup is not None and not self._wakeup.done():
+            self._wakeup.set_result(None)
 
     def leave(self) -> None:
         self._flight.leave(self)
-
-    def wake(self) -> None:
-        if self._wakeup is not None and not self._wakeup.done():
-            self._wakeup.set_result(None)
 
     async def _progress(self) -> None:
         if self._is_gone:
             raise ClientGone
         if self._flight.error is not None:
             raise self._flight.error
-        self._wakeup = asyncio.get_running_loop().create_future()
+        self._wakeup = self._flight.progress()
         await self._wakeup
-        self._wakeup = None
         if self._is_gone:
             raise ClientGone

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from email.utils import formatdate
+from functools import partial
 from typing import Final, NamedTuple, Protocol
 
 import structlog
@@ -19,13 +20,7 @@ from starlette.types import Receive, Scope, Send
 
 from imgproxy_cache.buffer import Buffer
 from imgproxy_cache.core.cache_status import cache_status, cache_status_of_failure
-from imgproxy_cache.core.framing import has_body
-from imgproxy_cache.core.headers import (
-    Headers,
-    answer_headers,
-    request_headers_for_upstream,
-    stored_fields,
-)
+from imgproxy_cache.core.headers import Headers, answer_headers, stored_fields
 from imgproxy_cache.core.imgproxy_path import ImgproxyPath, PathRules, read_path
 from imgproxy_cache.core.key import key_from_target, path_from_target
 from imgproxy_cache.core.policy import (
@@ -34,6 +29,7 @@ from imgproxy_cache.core.policy import (
     why_not_stored,
     why_not_stored_whole,
 )
+from imgproxy_cache.core.request_fields import RequestFields, read_request_fields
 from imgproxy_cache.core.sharing import flight_key
 from imgproxy_cache.errors import (
     UpstreamBusy,
@@ -41,7 +37,7 @@ from imgproxy_cache.errors import (
     UpstreamTimedOut,
 )
 from imgproxy_cache.flight import ClientGone, Flight, Passenger
-from imgproxy_cache.log import RequestLog
+from imgproxy_cache.log import InfoLog
 from imgproxy_cache.metrics import Metrics
 from imgproxy_cache.pending import Upload
 from imgproxy_cache.uploads import Uploads
@@ -52,13 +48,15 @@ RETRY_AFTER_SECONDS: Final = 1
 # Outcomes that have no other name yet.
 BODY_TOO_LARGE: Final = "body-too-large"
 CLIENT_GONE: Final = "client-gone"
-REQUEST_ID = re.compile(rb"[A-Za-z0-9_-]+")  # what imgproxy echoes
 
 log = structlog.get_logger()
 
 
 class Client(Protocol):
     """What the proxy needs of a client's connection."""
+
+    fields: RequestFields | None
+    """Of its last request, for the next."""
 
     def when_lost(self, callback: Callable[[], None] | None) -> None: ...
 
@@ -70,15 +68,16 @@ class Request(NamedTuple):
 
     method: str
     target: bytes
-    headers: Headers
+    fields: RequestFields
     path: ImgproxyPath | None
     flight_key: Hashable | None
-    request_id: bytes | None
 
     def wire(self) -> bytes:
-        lines = [self.method.encode("ascii") + b" " + self.target + b" HTTP/1.1"]
-        lines += [name + b": " + value for name, value in self.headers]
-        return b"\r\n".join([*lines, b"", b""])
+        return b"%b %b HTTP/1.1\r\n%b\r\n" % (
+            self.method.encode("ascii"),
+            self.target,
+            self.fields.lines,
+        )
 
 
 @dataclass(slots=True)
@@ -104,7 +103,7 @@ class Proxy:
         buffer: Buffer,
         uploads: Uploads,
         metrics: Metrics,
-        request_log: RequestLog,
+        info_log: InfoLog,
         path_rules: PathRules,
         storage_rules: StorageRules,
         peer_is_trusted: Callable[[str], bool],
@@ -114,7 +113,7 @@ class Proxy:
         self._buffer = buffer
         self._uploads = uploads
         self._metrics = metrics
-        self._request_log = request_log
+        self._info_log = info_log
         self._path_rules = path_rules
         self._storage_rules = storage_rules
         self._peer_is_trusted = peer_is_trusted
@@ -124,9 +123,9 @@ class Proxy:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         began = time.perf_counter()
         client: Client = scope["extensions"]["imgproxy_cache"]
-        request = self._read(scope)
+        request = self._read(scope, client)
         answer = Answer()
-        if has_body(scope["headers"]):
+        if request.fields.has_body:
             problem = await _read_away_body(scope["headers"], receive)
             if problem == BODY_TOO_LARGE:
                 await _refuse_body(request, answer, send)
@@ -154,28 +153,27 @@ class Proxy:
             passenger.leave()
         self._report(request, answer, outcome, began, collapsed=collapsed)
 
-    def _read(self, scope: Scope) -> Request:
+    def _read(self, scope: Scope, client: Client) -> Request:
+        method: str = scope["method"]
         target: bytes = scope["raw_path"]
-        client_ip: str = scope["client"][0]
         path = read_path(target, self._path_rules)
-        headers = request_headers_for_upstream(
+        fields = client.fields
+        if path is not None and path.is_raw:
+            fields = self._fields(scope, keep_accept_encoding=True)
+        elif fields is None or fields.received != scope["headers"]:
+            fields = client.fields = self._fields(scope, keep_accept_encoding=False)
+        key = flight_key(method, target, path, fields.sharing)
+        return Request(method, target, fields, path, key)
+
+    def _fields(self, scope: Scope, *, keep_accept_encoding: bool) -> RequestFields:
+        client_ip: str = scope["client"][0]
+        return read_request_fields(
             scope["headers"],
             client_ip=client_ip.encode("ascii"),
             scheme=scope["scheme"].encode("ascii"),
             peer_is_trusted=self._peer_is_trusted(client_ip),
-            keep_accept_encoding=path is not None and path.is_raw,
-        )
-        method: str = scope["method"]
-        rules = self._storage_rules
-        return Request(
-            method=method,
-            target=target,
-            headers=headers,
-            path=path,
-            flight_key=flight_key(
-                method, target, headers, path, cookie_passthrough=rules.cookie_passthrough
-            ),
-            request_id=_request_id(headers),
+            keep_accept_encoding=keep_accept_encoding,
+            cookie_passthrough=self._storage_rules.cookie_passthrough,
         )
 
     def _find_or_start(self, request: Request) -> tuple[Flight, bool]:
@@ -191,8 +189,8 @@ class Proxy:
             request.wire(),
             is_head=request.method == "HEAD",
             max_object_bytes=self._storage_rules.max_object_bytes,
-            judge=lambda status, headers: self._judge(request, status, headers),
-            landed=lambda flight: self._landed(request, flight),
+            judge=partial(self._judge, request),
+            landed=partial(self._landed, request),
         )
         if key is not None:
             self._flights[key] = flight
@@ -204,7 +202,7 @@ class Proxy:
             self._storage_rules,
             method=request.method,
             path=request.path,
-            request_headers=request.headers,
+            request_headers=request.fields.for_upstream,
             status=status,
             headers=headers,
             now=self._now(),
@@ -261,12 +259,13 @@ class Proxy:
             seconds=seconds,
             size=answer.size,
         )
-        self._request_log(
+        self._info_log(
+            "request.served",
             method=request.method,
             target=_printable(request),
             status=answer.status,
-            size=answer.size,
-            seconds=seconds,
+            bytes=answer.size,
+            milliseconds=round(seconds * 1000, 2),
             outcome=outcome,
             collapsed=collapsed,
         )
@@ -302,9 +301,12 @@ async def _relay(
         flight.headers,
         status=flight.status,
         cache_status=cache_status(flight.why_not_stored, collapsed=collapsed),
-        request_id=(request.request_id or _new_request_id()) if collapsed else None,
+        request_id=(request.fields.request_id or _new_request_id()) if collapsed else None,
     )
     await send({"type": "http.response.start", "status": flight.status, "headers": headers})
+    if not flight.is_over and flight.chunk(0) is None:
+        # The head waits for the first bytes of a body, to go with them; not for imgproxy.
+        await send({"type": "http.response.body", "body": b"", "more_body": True})
     is_last = False
     while not is_last:
         chunk, is_last = await passenger.next_chunk()
@@ -343,19 +345,12 @@ async def _answer(
         (b"Content-Length", b"%d" % len(body)),
         (b"Cache-Control", b"no-store"),
         (b"Date", formatdate(usegmt=True).encode("ascii")),
-        (b"X-Request-ID", request.request_id or _new_request_id()),
+        (b"X-Request-ID", request.fields.request_id or _new_request_id()),
         *headers,
     ]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
     answer.size = len(body)
-
-
-def _request_id(headers: Headers) -> bytes | None:
-    for name, value in headers:
-        if name == b"x-request-id" and REQUEST_ID.fullmatch(value):
-            return value
-    return None
 
 
 def _new_request_id() -> bytes:

@@ -17,6 +17,7 @@ import signal
 import socket
 import sys
 import tempfile
+import threading
 import time
 from functools import partial
 from multiprocessing.connection import wait
@@ -30,6 +31,7 @@ import uvloop
 from imgproxy_cache import log as logging_setup
 from imgproxy_cache.app import health_from, proxy_app, upstream_from
 from imgproxy_cache.errors import SpoolError
+from imgproxy_cache.leaving import leave
 from imgproxy_cache.listen import bound
 from imgproxy_cache.metrics import Metrics
 from imgproxy_cache.protocol import ClientConnection
@@ -55,7 +57,7 @@ def serve(settings: Settings) -> int:
         ListenError: an address cannot be listened on
         SpoolError: the folder that was named for the spool is not ours alone
     """
-    request_log = logging_setup.configure(settings.log_level, settings.log_format)
+    info_log = logging_setup.configure(settings.log_level, settings.log_format)
     for warning in settings.warnings:
         log.warning("server.warned", message=warning)
     _exit_when_signalled()
@@ -67,18 +69,8 @@ def serve(settings: Settings) -> int:
         if status is not None:
             return status
         _exit_when_signalled()
-        for listener in (*public, *admin):
-            listener.listen(2048)
-        log.info(
-            "server.started",
-            message=f"listening on {', '.join(str(address) for address in settings.bind)}",
-            bind=[str(address) for address in settings.bind],
-            admin=str(settings.admin_bind) if settings.admin_bind else None,
-            store=str(settings.store),
-            workers=settings.workers,
-        )
         if settings.workers == 1:
-            return _work(settings, request_log, public, admin)
+            return _work(settings, info_log, public, admin)
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="imgproxy-cache-metrics-"))
         os.environ.setdefault("PROMETHEUS_MULTIPROC_DIR", folder)
         return _Workers(settings, public, admin).run()
@@ -150,7 +142,7 @@ def _not_ready(settings: Settings, reason: str) -> str:
 
 def _work(
     settings: Settings,
-    request_log: logging_setup.RequestLog,
+    info_log: logging_setup.InfoLog,
     public: list[socket.socket],
     admin: list[socket.socket],
 ) -> int:
@@ -161,15 +153,21 @@ def _work(
     def stop_deadline() -> float:
         return server.stop_deadline
 
-    app = proxy_app(
-        settings, metrics, request_log, admin_sockets=admin, stop_deadline=stop_deadline
-    )
+    def client_was_cut_off() -> None:
+        metrics.client_was_cut_off()
+        log.info(
+            "client.stalled",
+            message="cut off: it took no byte of its answer",
+            seconds=settings.client_stall_seconds,
+        )
+
+    app = proxy_app(settings, metrics, info_log, admin_sockets=admin, stop_deadline=stop_deadline)
     config = uvicorn.Config(
         app,
         http=partial(  # type: ignore[arg-type]
             ClientConnection,
             client_stall_seconds=settings.client_stall_seconds,
-            client_was_cut_off=metrics.client_was_cut_off,
+            client_was_cut_off=client_was_cut_off,
         ),
         ws="none",
         lifespan="on",
@@ -181,7 +179,7 @@ def _work(
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=max(0.1, settings.drain_seconds - LAST_UPLOADS_SECONDS),  # type: ignore[arg-type]
     )
-    server = _Server(config, settings.drain_seconds)
+    server = _Server(config, settings)
     _calm_the_collector()
     uvloop.run(server.serve(sockets=public))
     log.info("server.stopped", message="stopped", pid=os.getpid())
@@ -203,23 +201,38 @@ def _calm_the_collector() -> None:
 class _Server(uvicorn.Server):
     """uvicorn's server, which ends with status 0 when asked to stop, and in time."""
 
-    def __init__(self, config: uvicorn.Config, drain_seconds: float) -> None:
+    def __init__(self, config: uvicorn.Config, settings: Settings) -> None:
         super().__init__(config)
         self.stop_deadline = float("inf")
-        self._drain_seconds = drain_seconds
+        self._settings = settings
 
     @property
     def was_started(self) -> bool:
         return self.started
 
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """From here on the sockets listen: everything behind them is open."""
+        await super().startup(sockets)
+        if self.started:
+            settings = self._settings
+            log.info(
+                "server.started",
+                message=f"listening on {', '.join(str(address) for address in settings.bind)}",
+                bind=[str(address) for address in settings.bind],
+                admin=str(settings.admin_bind) if settings.admin_bind else None,
+                store=str(settings.store),
+                workers=settings.workers,
+                pid=os.getpid(),
+            )
+
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         # uvicorn's own notes the signal, to die of it after a clean stop.
         if not self.should_exit:
-            self.stop_deadline = time.monotonic() + self._drain_seconds
+            self.stop_deadline = time.monotonic() + self._settings.drain_seconds
             log.info(
                 "server.stopping",
                 message=f"{signal.Signals(sig).name}: finishing what is under way",
-                drain_seconds=self._drain_seconds,
+                drain_seconds=self._settings.drain_seconds,
                 pid=os.getpid(),
             )
         self.should_exit = True
@@ -275,5 +288,14 @@ class _Workers:
 
 
 def _worker(settings: Settings, public: list[socket.socket], admin: list[socket.socket]) -> None:
-    request_log = logging_setup.configure(settings.log_level, settings.log_format)
-    raise SystemExit(_work(settings, request_log, public, admin))
+    threading.Thread(target=_end_with_the_parent, daemon=True).start()
+    info_log = logging_setup.configure(settings.log_level, settings.log_format)
+    leave(_work(settings, info_log, public, admin))
+
+
+def _end_with_the_parent() -> None:
+    """A parent that was killed cannot stop its workers, which would keep the ports."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os.kill(os.getpid(), signal.SIGTERM)

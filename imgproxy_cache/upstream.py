@@ -404,7 +404,8 @@ class Connection(asyncio.Protocol):
         Give the connection back, once all that was read with the answer's end is parsed:
         bytes that follow an answer must not become the beginning of the next one.
         """
-        self.resume()
+        if self._is_paused:
+            self.resume()
         if self._is_reusable:
             self._upstream.release(self)
         else:

@@ -289,7 +289,7 @@ async def test_request_that_does_not_arrive_in_time_is_refused(
     upstream: FakeImgproxy, begun: bytes
 ) -> None:
     async with (
-        wired_proxy(upstream.port, arrival_seconds=0.2) as proxy,
+        wired_proxy(upstream.port, 0.2) as proxy,
         connected(proxy.port) as wire,
     ):
         wire.send(begun)
@@ -302,7 +302,7 @@ async def test_request_that_does_not_arrive_in_time_is_refused(
 
 async def test_slow_head_that_keeps_coming_is_refused(upstream: FakeImgproxy) -> None:
     async with (
-        wired_proxy(upstream.port, arrival_seconds=0.3) as proxy,
+        wired_proxy(upstream.port, 0.3) as proxy,
         connected(proxy.port) as wire,
     ):
         wire.send(b"GET /a HTTP/1.1\r\n" + HOST + b"\r\nA: ")
@@ -318,7 +318,7 @@ async def test_connection_without_a_request_is_closed_without_a_word(
     upstream: FakeImgproxy,
 ) -> None:
     async with (
-        wired_proxy(upstream.port, arrival_seconds=0.2) as proxy,
+        wired_proxy(upstream.port, 0.2) as proxy,
         connected(proxy.port) as wire,
     ):
         assert await wire.rest() == b""
@@ -328,7 +328,7 @@ async def test_request_that_arrived_may_wait_longer_for_its_answer(upstream: Fak
     gate = Gate()
     upstream.script(b"/a", gate, image(BODY))
     async with (
-        wired_proxy(upstream.port, arrival_seconds=0.1) as proxy,
+        wired_proxy(upstream.port, 0.1) as proxy,
         connected(proxy.port) as wire,
     ):
         wire.send(request(b"/a"))
@@ -342,7 +342,7 @@ async def test_connection_may_stay_idle_between_requests_longer_than_a_request_m
     upstream: FakeImgproxy,
 ) -> None:
     async with (
-        wired_proxy(upstream.port, arrival_seconds=0.1) as proxy,
+        wired_proxy(upstream.port, 0.1) as proxy,
         connected(proxy.port) as wire,
     ):
         for body in (b"", b"x" * 60_000, b""):

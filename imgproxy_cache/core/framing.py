@@ -22,7 +22,10 @@ def is_close_delimited(headers: Headers) -> bool:
 
 def has_body(request_headers: Headers) -> bool:
     """Whether a request brings a body; names are lower-case."""
-    return any(
-        (name == b"content-length" and value != b"0") or name == b"transfer-encoding"
-        for name, value in request_headers
-    )
+    for name, value in request_headers:
+        if name == b"content-length":
+            if value != b"0":
+                return True
+        elif name == b"transfer-encoding":
+            return True
+    return False

@@ -23,6 +23,7 @@ import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from types import MappingProxyType
 from typing import NamedTuple
 from urllib.parse import unquote_to_bytes
@@ -154,29 +155,19 @@ def read_path(target: bytes, rules: PathRules) -> ImgproxyPath | None:
     repaired = _repaired(written)
     options, source = _options_and_source(repaired, rules)
     extension = _extension(source, rules)
-    is_raw = expires = False
-    pinned = None
-    for option in options:
-        name = option[0]
-        if name == "raw":
-            is_raw = True
-        elif name in ("exp", "expires"):
-            expires = True
-        elif name in ("f", "format", "ext"):
-            pinned = option[1]
-    pinned = extension or pinned
-    return ImgproxyPath(
-        signature=signature,
-        options=options,
-        source=source,
-        extension=extension,
-        is_raw=is_raw,
-        expires=expires,
-        format="jpeg" if pinned == "jpg" else pinned,
-        is_as_signed=not doubled and repaired == written,
-        repaired=repaired,
-        written=written,
-        slash_is_doubled=doubled,
+    pinned = extension or options.pinned
+    return ImgproxyPath(  # by position: names would cost half a microsecond
+        signature,
+        options.options,
+        source,
+        extension,
+        options.is_raw,
+        options.expires,
+        "jpeg" if pinned == "jpg" else pinned,
+        not doubled and repaired == written,
+        repaired,
+        written,
+        doubled,
     )
 
 
@@ -262,21 +253,49 @@ def _repaired(written: str) -> str:
     return f"{options}{plain}{source}".removeprefix("/").removeprefix("/")
 
 
-def _options_and_source(repaired: str, rules: PathRules) -> tuple[tuple[Option, ...], str]:
-    separator = rules.separator
+class _Options(NamedTuple):
+    """The options of a path, and what is asked of them most."""
+
+    options: tuple[Option, ...]
+    is_raw: bool
+    expires: bool
+    pinned: str | None
+
+
+def _options_and_source(repaired: str, rules: PathRules) -> tuple[_Options, str]:
     if rules.only_presets:
         presets, _, source = repaired.partition("/")
-        return (("preset", *presets.split(separator)),), source
-    options: list[Option] = []
-    start = 0  # an offset: cutting the rest off each time would be quadratic
-    while start < len(repaired):
-        end = repaired.find("/", start)
-        segment = repaired[start:] if end < 0 else repaired[start:end]
-        if separator not in segment:
-            break
-        options.append(tuple(segment.split(separator)))
-        start += len(segment) + 1
-    return tuple(options), repaired[start:]
+        return _Options((("preset", *presets.split(rules.separator)),), False, False, None), source
+    options = _leading_options(rules.separator).match(repaired)
+    end = options.end() if options else 0
+    return _read_options(repaired[:end], rules.separator), repaired[end:]
+
+
+@lru_cache(maxsize=16)
+def _leading_options(separator: str) -> re.Pattern[str]:
+    """All segments from the start that have a separator in them, each with its slash."""
+    return re.compile(
+        rf"(?>(?:(?!{re.escape(separator)})[^/])*{re.escape(separator)}[^/]*(?:/|\Z))*"
+    )
+
+
+@lru_cache(maxsize=4096)
+def _read_options(text: str, separator: str) -> _Options:
+    """A site has millions of sources and a few dozen ways to show them."""
+    options = tuple(tuple(part.split(separator)) for part in text.removesuffix("/").split("/"))
+    if not text:
+        options = ()
+    is_raw = expires = False
+    pinned = None
+    for option in options:
+        name = option[0]
+        if name == "raw":
+            is_raw = True
+        elif name in ("exp", "expires"):
+            expires = True
+        elif name in ("f", "format", "ext"):
+            pinned = option[1]
+    return _Options(options, is_raw, expires, pinned)
 
 
 def _extension(source: str, rules: PathRules) -> str | None:

@@ -30,23 +30,13 @@ _CHANGES_THE_ANSWER = frozenset(
 )
 
 
-def flight_key(
-    method: str,
-    target: bytes,
-    headers: Headers,
-    path: ImgproxyPath | None,
-    *,
-    cookie_passthrough: bool,
-) -> Hashable | None:
+def sharing_by_fields(headers: Headers, *, cookie_passthrough: bool) -> Hashable | None:
     """
-    What two requests have in common that may share one fetch; None for one that must not.
+    What two requests' fields have in common that may share a fetch; None for one that must not.
 
     `headers` are those that imgproxy is sent, names in lower case: a field that
-    the client's `Connection` takes away must not choose the flight.  Equal keys
-    mean that nothing in the requests can make imgproxy's answers differ.
+    the client's `Connection` takes away must not choose the flight.
     """
-    if method != "GET" or path is None or path.is_raw:
-        return None
     formats = -1
     parts: list[bytes] = []
     for name, value in headers:
@@ -58,7 +48,21 @@ def flight_key(
             parts += (name, value)
         elif name in _NEVER_SHARED or (name == b"cookie" and cookie_passthrough):
             return None
-    return (target, max(formats, 0), *parts)
+    return (max(formats, 0), *parts)
+
+
+def flight_key(
+    method: str, target: bytes, path: ImgproxyPath | None, by_fields: Hashable | None
+) -> Hashable | None:
+    """
+    What two requests have in common that may share one fetch; None for one that must not.
+
+    `by_fields` is of :func:`sharing_by_fields`.  Equal keys mean that nothing in
+    the requests can make imgproxy's answers differ.
+    """
+    if by_fields is None or method != "GET" or path is None or path.is_raw:
+        return None
+    return target, by_fields
 
 
 @lru_cache(maxsize=1024)

@@ -4,8 +4,8 @@ The page that it is all for: the bucket first, and the proxy where the bucket ha
 In a real browser, with a real S3 server, the proxy and the embedded engine as processes.
 """
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,9 @@ import pytest
 
 from tests import readme
 from tests.browser.chromium import CHROMIUM, load, served_page
-from tests.browser.starter import RunningProxy, running_proxy
 from tests.servers import build
 from tests.servers.engine import running_engine
+from tests.servers.proxy import RunningProxy, running_proxy
 from tests.servers.s3 import S3Server
 
 pytestmark = pytest.mark.skipif(
@@ -35,17 +35,17 @@ class Site:
     bucket_url: str
 
     def requests(self) -> list[str]:
-        """The paths that the proxy was asked for."""
-        return [served["target"] for served in self.proxy.events("request.served")]
+        """The paths that the proxy was asked for, but not whether it is well."""
+        paths = [served["target"] for served in self.proxy.events("request.served")]
+        return [path for path in paths if path != "/health"]
 
 
-@contextmanager
-def site(s3: S3Server, folder: Path, bucket: str, settings: Mapping[str, str]) -> Iterator[Site]:
+@asynccontextmanager
+async def site(s3: S3Server, bucket: str, settings: Mapping[str, str]) -> AsyncIterator[Site]:
     s3.make_bucket(bucket, public=True)
+    store = {"S3_BUCKET": bucket, "S3_ENDPOINT": s3.endpoint, **s3.environ}
     with running_engine(settings) as engine:
-        store = {"S3_BUCKET": bucket, "S3_ENDPOINT": s3.endpoint, **s3.environ}
-        upstream = {"CACHE_UPSTREAM_URL": f"http://127.0.0.1:{engine.port}"}
-        with running_proxy({**store, **upstream, **settings}, folder / "log") as proxy:
+        async with running_proxy(engine.port, **store, **settings) as proxy:
             yield Site(proxy, f"http://127.0.0.1:{proxy.port}", f"{s3.endpoint}/{bucket}")
 
 
@@ -55,7 +55,7 @@ async def test_page_gets_its_image_by_way_of_the_proxy_once_and_then_from_the_bu
     path = "/insecure/rs:fill:300:200/plain/local:///chelsea.jpg@webp"
     # printf %s "$path" | md5sum
     name = "de2c91a97682f8cccce528ea767d3886"
-    with site(s3, tmp_path, "page-unsigned", {}) as there:
+    async with site(s3, "page-unsigned", {}) as there:
         html = readme.blocks("html")[0]
         for old, new in (
             ("/resize:fill:300:300/plain/https://example.com/image.jpg", path),
@@ -75,7 +75,7 @@ async def test_page_with_signed_urls_by_the_python_code_of_the_readme(
         monkeypatch.setenv(variable, value)
     template: dict[str, Any] = {}
     exec(readme.blocks("python")[0], template)
-    with site(s3, tmp_path, "page-signed", {**KEYS, "S3_FOLDER": "processed"}) as there:
+    async with site(s3, "page-signed", {**KEYS, "S3_FOLDER": "processed"}) as there:
         template["BUCKET"], template["PROXY"] = f"{there.bucket_url}/processed", there.proxy_url
         image = ("local:///chelsea.jpg", "rs:fill:300:200", "webp")
         path = template["signed_path"](*image)
@@ -90,7 +90,7 @@ async def two_loads(
     in_the_bucket, by_the_proxy = f"{there.bucket_url}/{name}", f"{there.proxy_url}{path}"
     with served_page(html) as url:
         first = await load(url, folder / "first")
-        there.proxy.wait_for("upload.stored")
+        await there.proxy.wait_for("upload.stored")
         second = await load(url, folder / "second")
 
     assert first.asked == [in_the_bucket, by_the_proxy]

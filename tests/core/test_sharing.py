@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from imgproxy_cache.core.headers import Headers
 from imgproxy_cache.core.imgproxy_path import PathRules, read_path
-from imgproxy_cache.core.sharing import flight_key
+from imgproxy_cache.core.sharing import flight_key, sharing_by_fields
 
 IMAGE = b"/_/rs:fit:64:64/plain/local:///chelsea.jpg"
 CHROME = (b"accept", b"image/avif,image/webp,image/apng,image/svg+xml,image/*,*/*;q=0.8")
@@ -21,13 +21,9 @@ def key(
     target: bytes = IMAGE,
     cookie_passthrough: bool = False,
 ) -> Hashable | None:
-    return flight_key(
-        method,
-        target,
-        [(b"host", b"img.example"), *(headers or [])],
-        read_path(target, PathRules()),
-        cookie_passthrough=cookie_passthrough,
-    )
+    fields = [(b"host", b"img.example"), *(headers or [])]
+    by_fields = sharing_by_fields(fields, cookie_passthrough=cookie_passthrough)
+    return flight_key(method, target, read_path(target, PathRules()), by_fields)
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """
 versitygw: a real S3 server on loopback that checks signatures, plain or over TLS.
 
-Used as a ``with`` block, or through the fixtures of ``tests/stores/conftest.py``.  Buckets are
+Used as a ``with`` block, or through the fixtures of ``fixtures.py``.  Buckets are
 made and read by botocore, which is not the client that the product writes with.
 """
 

@@ -101,7 +101,7 @@ class FakeImgproxy:
         """All bytes of each connection."""
         self.open_connections = 0
         self.is_healthy = True
-        self.default: Callable[[bytes], Script] = lambda target: (image(b"image of " + target),)
+        self.default: Callable[[Received], Script] = _image_of
         self._scripts: dict[bytes, list[Script]] = {}
         self._changed = asyncio.Condition()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -138,8 +138,8 @@ class FakeImgproxy:
         try:
             while await self._exchange(number, reader, writer):
                 pass
-        except (ConnectionError, asyncio.IncompleteReadError):
-            pass
+        except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            pass  # the other side has gone, or the test is over
         finally:
             self.open_connections -= 1
             writer.transport.abort()
@@ -154,7 +154,7 @@ class FakeImgproxy:
         self.received.append(Received(number, received))
         await self._tell()
         target = self.received[-1].target
-        for step in self._script(target):
+        for step in self._script(self.received[-1]):
             if isinstance(step, bytes):
                 writer.write(step)
                 await writer.drain()
@@ -185,14 +185,14 @@ class FakeImgproxy:
                 task.cancel()
             await asyncio.gather(gone, opened, return_exceptions=True)
 
-    def _script(self, target: bytes) -> Script:
-        if target.endswith(b"/health"):
+    def _script(self, received: Received) -> Script:
+        scripts = self._scripts.get(received.target)
+        if scripts is None and received.target.endswith(b"/health"):
             status = b"200 OK" if self.is_healthy else b"503 Service Unavailable"
             fields = (b"Server: imgproxy", b"Content-Type: text/plain", b"Content-Length: 2")
             return (head(*fields, status=status) + b"ok",)
-        scripts = self._scripts.get(target)
         if scripts is None:
-            return self.default(target)
+            return self.default(received)
         return scripts.pop(0) if len(scripts) > 1 else scripts[0]
 
     async def hang_up(self) -> None:
@@ -205,6 +205,13 @@ class FakeImgproxy:
     async def _tell(self) -> None:
         async with self._changed:
             self._changed.notify_all()
+
+
+def _image_of(received: Received) -> Script:
+    whole = image(b"image of " + received.target)
+    if received.line.startswith(b"HEAD "):
+        return (whole.partition(b"\r\n\r\n")[0] + b"\r\n\r\n",)
+    return (whole,)
 
 
 def _reset_when_closed(writer: asyncio.StreamWriter) -> None:

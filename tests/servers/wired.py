@@ -120,7 +120,7 @@ def settings(upstream_port: int, **environ: str) -> Settings:
 
 @asynccontextmanager
 async def wired_proxy(
-    upstream_port: int, *, arrival_seconds: float = 10.0, max_waiting: int = 1000, **environ: str
+    upstream_port: int, arrival_seconds: float = 10.0, /, **environ: str
 ) -> AsyncIterator[WiredProxy]:
     """
     A proxy in front of the upstream, with these settings.
@@ -148,14 +148,14 @@ async def wired_proxy(
         buffer = Buffer(
             given.buffer_bytes,
             wait_seconds=given.upstream_wait_seconds,
-            max_waiting=max_waiting,
+            max_waiting=given.upstream_queue_items,
         )
         proxy = Proxy(
             upstream=upstream,
             buffer=buffer,
             uploads=uploads,
             metrics=metrics,
-            request_log=lambda **fields: requests.append(fields),
+            info_log=lambda event, **fields: requests.append(fields),
             path_rules=given.path_rules,
             storage_rules=given.storage_rules,
             peer_is_trusted=_peer_is_trusted(given),

@@ -1,0 +1,158 @@
+"""One request and its answer, between uvicorn's protocol and the ASGI application."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Callable
+from typing import Final, cast
+
+import structlog
+from uvicorn._types import ASGI3Application, ASGIReceiveEvent, ASGISendEvent, HTTPScope
+from uvicorn.protocols.http.flow_control import FlowControl
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
+
+from imgproxy_cache.core.framing import content_length
+from imgproxy_cache.core.headers import Headers
+
+log = structlog.get_logger()
+
+
+_STATUS_LINES: Final = {status: line[:-2] for status, line in STATUS_LINE.items()}
+
+
+class _NobodyWaits(asyncio.Event):
+    """In the place of an event that most requests never wait for."""
+
+    def set(self) -> None:
+        pass
+
+
+NOBODY_WAITS: Final = _NobodyWaits()
+
+
+class AnswerCycle(RequestResponseCycle):
+    """
+    uvicorn's cycle in fewer steps: 10 us less of the 100 that a request costs.
+
+    Fields pass as they are (llhttp has checked imgproxy's, the rest are our
+    own), the head goes out with the first bytes of the body, and what only a
+    request with a body needs is made for such a one.
+    """
+
+    def __init__(
+        self,
+        scope: HTTPScope,
+        transport: asyncio.Transport,
+        flow: FlowControl,
+        *,
+        expects_100_continue: bool,
+        keep_alive: bool,
+        on_response: Callable[[], None],
+    ) -> None:
+        self.scope = scope
+        self.transport = transport
+        self.flow = flow
+        self.keep_alive = keep_alive
+        self.waiting_for_100_continue = expects_100_continue
+        self.on_response = on_response
+        self.message_event = NOBODY_WAITS
+        self.disconnected = False
+        self.body = bytearray()
+        self.more_body = True
+        self.response_started = False
+        self.response_complete = False
+        self.chunked_encoding = False
+        self.expected_content_length = 0
+        self._head = b""
+        self._was_told_all = False
+
+    async def run_asgi(self, app: ASGI3Application) -> None:
+        try:
+            await app(self.scope, self.receive, self.send)
+        except asyncio.CancelledError:  # a stop ran out of time
+            self.transport.abort()
+            raise
+        except Exception:
+            log.exception("request.crashed", message="this is a bug: please report it")
+        if self.response_complete or self.disconnected:
+            return
+        if self.response_started:
+            self.transport.abort()
+        else:
+            self.keep_alive = False
+            body = b"internal error\n"
+            fields = [(b"Content-Length", b"%d" % len(body)), (b"Cache-Control", b"no-store")]
+            await self.send({"type": "http.response.start", "status": 500, "headers": fields})
+            await self.send({"type": "http.response.body", "body": body})
+
+    async def receive(self) -> ASGIReceiveEvent:
+        if self.waiting_for_100_continue and not self.transport.is_closing():
+            self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            self.waiting_for_100_continue = False
+        while self._has_nothing_to_tell():
+            self.flow.resume_reading()
+            self.message_event = asyncio.Event()
+            await self.message_event.wait()
+        if self.disconnected or self.response_complete:
+            return {"type": "http.disconnect"}
+        self._was_told_all = not self.more_body
+        body, self.body = bytes(self.body), bytearray()
+        return {"type": "http.request", "body": body, "more_body": self.more_body}
+
+    def _has_nothing_to_tell(self) -> bool:
+        if self.disconnected or self.response_complete or self.body:
+            return False
+        return self.more_body or self._was_told_all
+
+    async def send(self, message: ASGISendEvent) -> None:
+        if self.disconnected:
+            return
+        if message["type"] == "http.response.start":
+            self.response_started = True
+            self.waiting_for_100_continue = False
+            self._head = self._head_of(message["status"], cast(Headers, message["headers"]))
+        elif message["type"] == "http.response.body":
+            self._write_body(message.get("body", b""), message.get("more_body", False))
+            if self.flow.write_paused and not self.disconnected:
+                await self.flow.drain()
+
+    def _head_of(self, status: int, headers: Headers) -> bytes:
+        lines = [name + b": " + value for name, value in headers]
+        has_no_body = self.scope["method"] == "HEAD" or status in (204, 304)
+        length = 0 if has_no_body else content_length(headers)
+        if length is not None:
+            self.expected_content_length = length
+        elif self.scope["http_version"] == "1.0":
+            self.keep_alive = False
+            self.expected_content_length = sys.maxsize  # the body ends with the connection
+        else:
+            self.chunked_encoding = True
+            lines.append(b"Transfer-Encoding: chunked")
+        if not self.keep_alive:
+            lines.append(b"Connection: close")
+        status_line = _STATUS_LINES.get(status) or b"HTTP/1.1 %d " % status
+        return b"\r\n".join([status_line, *lines, b"", b""])
+
+    def _write_body(self, body: bytes, more_body: bool) -> None:
+        head, self._head = self._head, b""
+        if self.scope["method"] == "HEAD":
+            body = b""
+        elif self.chunked_encoding:
+            body = (b"%x\r\n%b\r\n" % (len(body), body)) if body else b""
+            if not more_body:
+                body += b"0\r\n\r\n"
+        else:
+            self.expected_content_length -= len(body)
+            if self.expected_content_length < 0:
+                raise RuntimeError("the body is longer than its Content-Length")
+        if head or body:
+            self.transport.write(head + body if head else body)
+        if not more_body:
+            if 0 < self.expected_content_length < sys.maxsize // 2:
+                raise RuntimeError("the body is shorter than its Content-Length")
+            self.response_complete = True
+            self.message_event.set()
+            if not self.keep_alive:
+                self.transport.close()
+            self.on_response()
