@@ -102,7 +102,7 @@ def new_worker_folder(store: Path) -> tuple[Path, int]:
 
 def folders_of_the_dead(store: Path, *, but: Path) -> Iterator[tuple[Path, int]]:
     """What no process holds, with the lock that makes it ours; the caller closes it."""
-    for folder in sorted(store.glob(f"{WORKER}*")):
+    for folder in _worker_folders(store):
         if folder == but:
             continue
         try:
@@ -123,30 +123,32 @@ def remove_worker_folder(folder: Path) -> None:
 
 def spooled_files(store: Path) -> Iterator[SpoolFile]:
     """What waits in a store's folder, whichever process has it at the moment."""
-    for worker in sorted(store.glob(f"{WORKER}*")):
-        for path in sorted(worker.glob(f"*{IMAGE}")):
+    for worker in _worker_folders(store):
+        for name in sorted(filter(is_image_name, _names(worker))):
             with suppress(OSError):  # it may be stored or taken over meanwhile
-                yield file_at(path)
+                yield file_at(worker / name)
 
 
 def quarantined(store: Path) -> Iterator[tuple[SpoolFile, str]]:
     """What was moved aside, and why."""
-    for path in sorted((store / QUARANTINE).glob(f"*{IMAGE}")):
+    folder = store / QUARANTINE
+    for name in sorted(filter(is_image_name, _names(folder))):
         with suppress(OSError):
-            reason = path.with_suffix(REASON)
-            yield file_at(path), reason.read_text().strip() if reason.exists() else "unknown"
+            reason = (folder / name).with_suffix(REASON)
+            text = reason.read_text().strip() if reason.exists() else "unknown"
+            yield file_at(folder / name), text
 
 
 def notes(store: Path) -> Iterator[str]:
     """What the processes that upload from a store's folder have left word of."""
-    for path in sorted(store.glob(f"{WORKER}*/{NOTE}")):
+    for worker in _worker_folders(store):
         with suppress(OSError):
-            yield path.read_text()
+            yield (worker / NOTE).read_text()
 
 
 def ask_for_retry(store: Path) -> bool:
     """Have a running server try everything now; False if there is none."""
-    for folder in store.glob(f"{WORKER}*"):
+    for folder in _worker_folders(store):
         try:
             with _locked(store):
                 os.close(_open_lock(folder))
@@ -164,6 +166,18 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _worker_folders(store: Path) -> list[Path]:
+    return [store / name for name in sorted(_names(store)) if name.startswith(WORKER)]
+
+
+def _names(folder: Path) -> list[str]:
+    """What is in a folder, which may be gone by now."""
+    try:
+        return [path.name for path in folder.iterdir()]
+    except FileNotFoundError:
+        return []
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from hashlib import md5, sha256
 from pathlib import Path
 
 from imgproxy_cache.core.spool_file import read_spool_file
+from imgproxy_cache.spool_folder import SpoolFile, spooled_files
 from tests.servers.s3 import S3Server
 from tests.wire import ask
 
@@ -98,11 +99,15 @@ def stored(s3: S3Server, bucket: str) -> dict[str, str]:
 def spooled(root: Path) -> dict[str, str]:
     """The hash of every image in the spool by its key; fails if one is damaged."""
     found = {}
-    for path in root.glob("*/worker-*/*.image"):
+    for file in spool_files(root):
         with suppress(FileNotFoundError):  # stored meanwhile
-            image, _ = read_spool_file(path.read_bytes())
+            image, _ = read_spool_file(file.path.read_bytes())
             found[str(image.key)] = image.content_sha256
     return found
+
+
+def spool_files(root: Path) -> list[SpoolFile]:
+    return [file for store in root.iterdir() for file in spooled_files(store)]
 
 
 def set_aside(root: Path) -> list[str]:

@@ -1,12 +1,15 @@
 """The store fails in every way there is: clients do not notice, and nothing is lost."""
 
 import asyncio
+import os
+import signal
 from pathlib import Path
 
 import pytest
 
 from tests.faults.form import short_or_long
 from tests.faults.front import Fault
+from tests.faults.history import spool_files
 from tests.faults.setup import staged, until, until_true
 from tests.servers.s3 import S3Server
 
@@ -32,7 +35,7 @@ async def test_nothing_is_lost_while_the_store_fails(
             assert (
                 proxy.events("store.failed")[0]["message"].split(";")[0].encode()[:20] in ready.body
             )
-        await until_true(lambda: len(list(stage.spool.glob("*/worker-*/*.image"))) == IMAGES)
+        await until_true(lambda: len(spool_files(stage.spool)) == IMAGES)
         stage.expect_all_kept()
         failures = len(stage.front.asked)
         assert failures < 40, "a probe now and then, not all of them again and again"
@@ -146,18 +149,15 @@ async def test_workers_share_the_spool_and_take_over_from_one_that_died(
         async with stage.proxy(WEB_CONCURRENCY="2") as proxy:
             await stage.history.ask_many(proxy.port, 100)
             assert stage.history.failed == []
-            await until_true(lambda: len(list(stage.spool.glob("*/worker-*/*.image"))) == 100)
+            await until_true(lambda: len(spool_files(stage.spool)) == 100)
             assert len(list(stage.spool.glob("*/worker-*"))) == 2
             worker = proxy.children()[-1]
-            import os
-            import signal
-
             os.kill(worker, signal.SIGKILL)
             await proxy.wait_for("worker.died")
             stage.front.heal()
 
             async def all_stored() -> bool:
-                return not list(stage.spool.glob("*/worker-*/*.image"))
+                return not spool_files(stage.spool)
 
             await until(all_stored)
             stage.expect_all_stored()
