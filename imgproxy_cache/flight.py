@@ -14,13 +14,14 @@ from collections.abc import Callable
 from typing import Final
 
 from imgproxy_cache.buffer import Buffer, Claim
-from imgproxy_cache.core.framing import content_length
+from imgproxy_cache.core.answer_fields import AnswerFields, read_answer_fields
 from imgproxy_cache.core.headers import Headers
 from imgproxy_cache.core.policy import NotStored
 from imgproxy_cache.errors import UpstreamBusy, UpstreamError
 from imgproxy_cache.upstream import Exchange, Upstream
 
 # How much of an answer that is not buffered is read ahead of its slowest client.
+NO_FIELDS: Final = AnswerFields([], {})
 STREAM_WINDOW_BYTES: Final = 256 * 1024
 
 
@@ -57,8 +58,8 @@ class Flight:
         "_upstream",
         "_window",
         "error",
+        "fields",
         "has_begun",
-        "headers",
         "is_over",
         "is_streaming",
         "is_whole",
@@ -75,11 +76,11 @@ class Flight:
         *,
         is_head: bool,
         max_object_bytes: int,
-        judge: Callable[[int, Headers], NotStored | None],
+        judge: Callable[[int, AnswerFields], NotStored | None],
         landed: Callable[[Flight], None],
     ) -> None:
         self.status = 0
-        self.headers: Headers = []
+        self.fields = NO_FIELDS
         self.why_not_stored: NotStored | None = None
         self.size = 0
         self.has_begun = False  # passengers may see status and header fields
@@ -144,9 +145,9 @@ class Flight:
 
     def answer_began(self, status: int, headers: Headers) -> None:
         self.status = status
-        self.headers = headers
-        self.why_not_stored = self._judge(status, headers)
-        length = 0 if self._is_head else content_length(headers)
+        self.fields = fields = read_answer_fields(status, headers)
+        self.why_not_stored = self._judge(status, fields)
+        length = 0 if self._is_head else fields.content_length
         if length is None:
             self._show()
         elif length > self._max_object_bytes or length > self._buffer.max_bytes:

@@ -14,8 +14,7 @@ uvicorn's HTTP protocol, with what it leaves out.
 from __future__ import annotations
 
 import asyncio
-import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from enum import Enum, auto
 from typing import Any, Final, NamedTuple, NoReturn
 
@@ -73,15 +72,6 @@ class Phase(Enum):
     BODY = auto()
 
 
-def _new_task(
-    work: Coroutine[Any, Any, None], loop: asyncio.AbstractEventLoop
-) -> asyncio.Task[None]:
-    """A task that, from Python 3.12 on, has begun when this returns: a turn of the loop less."""
-    if sys.version_info >= (3, 12):
-        return asyncio.Task(work, loop=loop, eager_start=True)
-    return loop.create_task(work)
-
-
 class ClientConnection(HttpToolsProtocol):
     """
     One client's connection.
@@ -116,7 +106,6 @@ class ClientConnection(HttpToolsProtocol):
         self._extensions = {"imgproxy_cache": self}
         self.fields: RequestFields | None = None  # kept here for the application
         self._idle_since = 0.0
-        self._to_start: AnswerCycle | None = None
         self._answering: RequestResponseCycle
 
     # For the application
@@ -160,11 +149,8 @@ class ClientConnection(HttpToolsProtocol):
         except httptools.HttpParserUpgrade:
             self.cycle.keep_alive = False  # what follows would not be HTTP/1.1
         except httptools.HttpParserError:
-            self._start_what_is_read()
             self._refuse(self._refusal or BAD_REQUEST)
             return
-        if self._to_start is not None:
-            self._start_what_is_read()
         if phase_before is Phase.HEAD and self._phase is Phase.HEAD:
             # One field without an end is in no callback's count.
             self._head_bytes += len(data)
@@ -253,7 +239,7 @@ class ClientConnection(HttpToolsProtocol):
             on_response=self.on_response_complete,
         )
         if previous is None or previous.response_complete:
-            self._to_start = self.cycle
+            self._start_asgi_task(self.cycle, self.app)
         else:  # pipelined
             self.flow.pause_reading()
             self.pipeline.appendleft((self.cycle, self.app))
@@ -280,22 +266,11 @@ class ClientConnection(HttpToolsProtocol):
         if self._refusal is not None and not self._is_answering():
             self._answer_refusal(self._refusal)
 
-    def _start_what_is_read(self) -> None:
-        """
-        Start the application, once the parser is done with what has come.
-
-        Not from within its callbacks: the application may answer at once.
-        """
-        cycle, self._to_start = self._to_start, None
-        if cycle is not None:
-            self._start_asgi_task(cycle, self.app)
-
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         self._answering = cycle
-        task = _new_task(cycle.run_asgi(app), self.loop)
-        if not task.done():
-            self.tasks.add(task)
-            task.add_done_callback(self.tasks.discard)
+        task = self.loop.create_task(cycle.run_asgi(app))
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
 
     # Connections that wait for another request
 

@@ -19,8 +19,9 @@ import structlog
 from starlette.types import Receive, Scope, Send
 
 from imgproxy_cache.buffer import Buffer
+from imgproxy_cache.core.answer_fields import AnswerFields, answer_headers, stored_fields
 from imgproxy_cache.core.cache_status import cache_status, cache_status_of_failure
-from imgproxy_cache.core.headers import Headers, answer_headers, stored_fields
+from imgproxy_cache.core.headers import Headers
 from imgproxy_cache.core.imgproxy_path import ImgproxyPath, PathRules, read_path
 from imgproxy_cache.core.key import key_from_target, path_from_target
 from imgproxy_cache.core.policy import (
@@ -197,14 +198,14 @@ class Proxy:
         flight.start()
         return flight, False
 
-    def _judge(self, request: Request, status: int, headers: Headers) -> NotStored | None:
+    def _judge(self, request: Request, status: int, fields: AnswerFields) -> NotStored | None:
         return why_not_stored(
             self._storage_rules,
             method=request.method,
             path=request.path,
             request_headers=request.fields.for_upstream,
             status=status,
-            headers=headers,
+            fields=fields.by_name,
             now=self._now(),
         )
 
@@ -230,7 +231,7 @@ class Proxy:
                 bytes=flight.size,
             )
             return
-        fields = stored_fields(flight.headers)
+        fields = stored_fields(flight.fields)
         self._uploads.offer(
             Upload(
                 key=key_from_target(request.target),
@@ -298,8 +299,7 @@ async def _relay(
 ) -> None:
     answer.status = flight.status
     headers = answer_headers(
-        flight.headers,
-        status=flight.status,
+        flight.fields,
         cache_status=cache_status(flight.why_not_stored, collapsed=collapsed),
         request_id=(request.fields.request_id or _new_request_id()) if collapsed else None,
     )

@@ -6,7 +6,7 @@ import pytest
 
 from tests.servers.build import is_ci
 
-ALLOWED = "no real imgproxy"
+ALLOWED = "no imgproxy is installed"
 """What the reason of the one skip that CI knows has to say."""
 
 

@@ -1,12 +1,11 @@
 """How long an answer stays fresh, in seconds, as a shared cache counts (RFC 9111 section 4.2)."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
-
-from imgproxy_cache.core.headers import Headers
 
 # RFC 9111 section 1.2.2: what is larger counts as this.
 _LARGEST_DELTA_SECONDS = 2**31
@@ -32,26 +31,17 @@ class CacheControl:
     max_age: int | None = None
 
 
-def freshness(headers: Headers, now: float) -> float | None:
+def freshness(fields: Mapping[bytes, bytes], now: float) -> float | None:
     """
     Seconds for which an answer that came in at `now` stays fresh; None if it does not say.
 
-    `s-maxage` before `max-age` before `Expires`, less `Age`.  Zero and below is
-    stale.  `Date` is not looked at: imgproxy dates what it has just made, and an
-    older date would only measure how two clocks differ.
+    `fields` are by lower-case name, repeated ones joined by commas.  `s-maxage`
+    before `max-age` before `Expires`, less `Age`.  Zero and below is stale.
+    `Date` is not looked at: imgproxy dates what it has just made, and an older
+    date would only measure how two clocks differ.
 
     Source: RFC 9111 sections 4.2.1 and 4.2.3
     """
-    found: dict[bytes, bytes] = {}
-    for field in headers:
-        name = field[0].lower()
-        if name in (b"cache-control", b"expires", b"age"):
-            found[name] = found[name] + b", " + field[1] if name in found else field[1]
-    return freshness_of_fields(found, now)
-
-
-def freshness_of_fields(fields: dict[bytes, bytes], now: float) -> float | None:
-    """As :func:`freshness`, of fields by lower-case name, repeated ones joined by commas."""
     lifetime: float | None = read_cache_control(fields.get(b"cache-control", b"")).lifetime
     if lifetime is None:
         if b"expires" not in fields:

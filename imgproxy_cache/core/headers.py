@@ -1,6 +1,5 @@
-"""Which header fields pass, in both directions, and which stay with a stored image."""
+"""Which header fields of a request pass on to imgproxy."""
 
-from dataclasses import dataclass
 from functools import lru_cache
 
 Headers = list[tuple[bytes, bytes]]
@@ -8,7 +7,7 @@ Headers = list[tuple[bytes, bytes]]
 
 # RFC 9110 section 7.6.1; Proxy-Authenticate and Proxy-Authorization as Go's ReverseProxy has it;
 # HTTP2-Settings belongs to an Upgrade.
-_HOP_BY_HOP = frozenset(
+HOP_BY_HOP = frozenset(
     {
         b"connection",
         b"http2-settings",
@@ -23,10 +22,10 @@ _HOP_BY_HOP = frozenset(
     }
 )
 # Bodies stay with us, and so does what announces them.
-_KEPT_FROM_UPSTREAM = _HOP_BY_HOP | {b"content-length", b"expect"}
+_KEPT_FROM_UPSTREAM = HOP_BY_HOP | {b"content-length", b"expect"}
 _LOOKED_AT_IN_REQUESTS = _KEPT_FROM_UPSTREAM | {b"accept-encoding", b"host"}
 # What no Connection field may take away: without Host there is no request.
-_NOT_CONNECTION_OPTIONS = _HOP_BY_HOP | {b"", b"close", b"host"}
+_NOT_CONNECTION_OPTIONS = HOP_BY_HOP | {b"", b"close", b"host"}
 _NONE: frozenset[bytes] = frozenset()
 
 
@@ -60,7 +59,7 @@ def request_headers_for_upstream(
                 host = value
                 kept.append(field)
             elif name == b"connection":
-                named_by_connection |= _connection_options(value)
+                named_by_connection |= connection_options(value)
             elif name == b"accept-encoding" and keep_accept_encoding:
                 kept.append(field)
         elif not name.startswith(b"x-forwarded-"):
@@ -92,76 +91,8 @@ def _forwarded_fields(
     return list((believed | ours).items())
 
 
-def answer_headers(
-    headers: Headers, *, status: int, cache_status: bytes, request_id: bytes | None
-) -> Headers:
-    """
-    The fields of an answer as they go on to the client.
-
-    Names may be in any case and keep it.  Hop-by-hop fields are removed and our
-    `Cache-Status` comes behind those of the caches before us.  Errors leave with
-    `Cache-Control: no-store`; 204 and 304 without `Content-Length`.  A given
-    `request_id` replaces imgproxy's: clients that share a fetch do not share it.
-
-    Source: RFC 9110 sections 6.4.1 and 7.6.1, RFC 9211 section 2
-    """
-    removed = _removed_from_answer(status, request_id is not None)
-    kept: Headers = []
-    named_by_connection = _NONE
-    for field in headers:
-        name = field[0].lower()
-        if name not in removed:
-            kept.append(field)
-        elif name == b"connection":
-            named_by_connection |= _connection_options(field[1])
-    if named_by_connection:
-        kept = [field for field in kept if field[0].lower() not in named_by_connection]
-    if request_id is not None:
-        kept.append((b"X-Request-Id", request_id))
-    if status >= 400:
-        kept.append((b"Cache-Control", b"no-store"))
-    kept.append((b"Cache-Status", cache_status))
-    return kept
-
-
 @lru_cache(maxsize=256)
-def _removed_from_answer(status: int, has_request_id: bool) -> frozenset[bytes]:
-    removed = set(_HOP_BY_HOP)
-    if status in (204, 304):
-        removed.add(b"content-length")
-    if status >= 400:
-        removed.add(b"cache-control")
-    if has_request_id:
-        removed.add(b"x-request-id")
-    return frozenset(removed)
-
-
-@lru_cache(maxsize=256)
-def _connection_options(value: bytes) -> frozenset[bytes]:
+def connection_options(value: bytes) -> frozenset[bytes]:
     """The end-to-end fields that a `Connection` field makes hop-by-hop."""
     options = frozenset(option.strip(b" \t") for option in value.lower().split(b","))
     return options - _NOT_CONNECTION_OPTIONS
-
-
-@dataclass(frozen=True, slots=True)
-class StoredFields:
-    """The header fields that are kept with an image."""
-
-    content_type: str
-    cache_control: str | None
-    content_disposition: str | None
-
-
-def stored_fields(headers: Headers) -> StoredFields:
-    """Read what is kept with an image; a repeated field's values are joined by commas."""
-    found: dict[bytes, str] = {}
-    for field in headers:
-        name = field[0].lower()
-        if name in (b"content-type", b"cache-control", b"content-disposition"):
-            value = field[1].decode("latin-1")
-            found[name] = f"{found[name]}, {value}" if name in found else value
-    return StoredFields(
-        content_type=found.get(b"content-type", "application/octet-stream"),
-        cache_control=found.get(b"cache-control"),
-        content_disposition=found.get(b"content-disposition"),
-    )

@@ -13,7 +13,7 @@ from functools import lru_cache
 from hmac import compare_digest
 from types import MappingProxyType
 
-from imgproxy_cache.core.freshness import freshness_of_fields, read_cache_control
+from imgproxy_cache.core.freshness import freshness, read_cache_control
 from imgproxy_cache.core.headers import Headers
 from imgproxy_cache.core.imgproxy_path import (
     ImgproxyPath,
@@ -24,6 +24,8 @@ from imgproxy_cache.core.imgproxy_path import (
 
 class NotStored(StrEnum):
     """Why an answer is not stored, in the order in which the reasons are looked for."""
+
+    __hash__ = str.__hash__  # Enum's own is a Python function, called a few times a request
 
     METHOD = "method"
     SECRET = "secret"  # noqa: S105 - the name of a reason
@@ -92,19 +94,6 @@ _TYPES_OF_FORMAT: Mapping[str, frozenset[bytes]] = MappingProxyType(
     }
 )
 _STORABLE_TYPES = frozenset().union(*_TYPES_OF_FORMAT.values())
-_DECISIVE_FIELDS = frozenset(
-    {
-        b"age",
-        b"cache-control",
-        b"content-encoding",
-        b"content-length",
-        b"content-range",
-        b"content-type",
-        b"expires",
-        b"set-cookie",
-        b"vary",
-    }
-)
 
 
 def why_not_stored(
@@ -114,21 +103,16 @@ def why_not_stored(
     path: ImgproxyPath | None,
     request_headers: Headers,
     status: int,
-    headers: Headers,
+    fields: Mapping[bytes, bytes],
     now: float,
 ) -> NotStored | None:
     """
     The first reason not to store an answer of which the head is known; None if there is none.
 
     `request_headers` are those that imgproxy was sent, names in lower case;
-    `headers` the answer's as they came.  None is not yet a yes: the body has to
-    pass :func:`why_not_stored_whole`.
+    `fields` the answer's by lower-case name, repeated ones joined by commas.
+    None is not yet a yes: the body has to pass :func:`why_not_stored_whole`.
     """
-    fields: dict[bytes, bytes] = {}
-    for name, value in headers:
-        lowered = name.lower()
-        if lowered in _DECISIVE_FIELDS:
-            fields[lowered] = fields[lowered] + b", " + value if lowered in fields else value
     return (
         _why_not_by_request(rules, method, request_headers)
         or _why_not_by_path(rules, path)
@@ -191,7 +175,7 @@ def _why_not_by_path(rules: StorageRules, path: ImgproxyPath | None) -> NotStore
 
 
 def _why_not_by_content(
-    rules: StorageRules, path: ImgproxyPath | None, status: int, fields: dict[bytes, bytes]
+    rules: StorageRules, path: ImgproxyPath | None, status: int, fields: Mapping[bytes, bytes]
 ) -> NotStored | None:
     if status != 200 or b"content-range" in fields:
         return NotStored.STATUS
@@ -209,10 +193,10 @@ def _why_not_by_content(
 
 
 def _why_not_by_lifetime(
-    rules: StorageRules, fields: dict[bytes, bytes], now: float
+    rules: StorageRules, fields: Mapping[bytes, bytes], now: float
 ) -> NotStored | None:
     cache_control = read_cache_control(fields.get(b"cache-control", b""))
-    seconds = freshness_of_fields(fields, now)
+    seconds = freshness(fields, now)
     if cache_control.forbids_storing or seconds is None or seconds <= 0:
         return NotStored.CACHE_CONTROL
     if seconds < rules.min_max_age_seconds:
@@ -225,7 +209,7 @@ def _why_not_by_lifetime(
 
 
 def _why_not_by_vary(
-    rules: StorageRules, path: ImgproxyPath | None, fields: dict[bytes, bytes]
+    rules: StorageRules, path: ImgproxyPath | None, fields: Mapping[bytes, bytes]
 ) -> NotStored | None:
     if b"vary" not in fields:
         return None
@@ -240,7 +224,7 @@ def _why_not_by_vary(
     return None if named <= fixed else NotStored.VARY
 
 
-def _why_not_by_length(rules: StorageRules, fields: dict[bytes, bytes]) -> NotStored | None:
+def _why_not_by_length(rules: StorageRules, fields: Mapping[bytes, bytes]) -> NotStored | None:
     announced = fields.get(b"content-length", b"")
     if not announced.isdigit():
         return None  # the body will tell

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from imgproxy_cache.core.answer_fields import read_answer_fields
 from imgproxy_cache.core.headers import Headers
 from imgproxy_cache.core.imgproxy_path import PathRules, read_path
 from imgproxy_cache.core.policy import (
@@ -50,7 +51,7 @@ def why_not(changed: dict[str, Any]) -> NotStored | None:
         path=read_path(given["target"], rules.path_rules),
         request_headers=given["request_headers"],
         status=given["status"],
-        headers=headers,
+        fields=read_answer_fields(given["status"], headers).by_name,
         now=NOW,
     )
 
@@ -423,7 +424,7 @@ def test_recorded_answer_gets_the_verdict_that_was_written_by_hand(tape: Tape) -
         path=read_path(tape.target, rules.path_rules),
         request_headers=tape.request_headers,
         status=tape.status,
-        headers=tape.headers,
+        fields=read_answer_fields(tape.status, tape.headers).by_name,
         now=NOW,
     ) or why_not_stored_whole(rules, size=len(tape.body), complete=True)
 
