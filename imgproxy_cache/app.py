@@ -89,7 +89,9 @@ def proxy_app(
         async with AsyncExitStack() as stack:
             store = await stack.enter_async_context(open_store(settings.store))
             upstream = await stack.enter_async_context(upstream_from(settings))
-            uploads = await stack.enter_async_context(uploads_from(settings, store, metrics))
+            uploads = await stack.enter_async_context(
+                uploads_from(settings, store, metrics, info_log=info_log)
+            )
             stack.push_async_callback(lambda: uploads.drain(stop_deadline()))
             buffer = Buffer(
                 settings.buffer_bytes,
@@ -135,7 +137,12 @@ def upstream_from(settings: Settings) -> Upstream:
 
 
 def uploads_from(
-    settings: Settings, store: Store, events: UploadEvents, *, spool_is_lasting: bool | None = None
+    settings: Settings,
+    store: Store,
+    events: UploadEvents,
+    *,
+    info_log: InfoLog | None = None,
+    spool_is_lasting: bool | None = None,
 ) -> Uploads:
     """One worker's: it may fill its part of the spool."""
     has_spool = settings.spool_items > 0
@@ -158,6 +165,7 @@ def uploads_from(
         spool_is_lasting=settings.spool_is_lasting
         if spool_is_lasting is None
         else spool_is_lasting,
+        info_log=info_log,
     )
 
 

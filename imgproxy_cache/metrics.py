@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from prometheus_client import (
@@ -65,8 +65,6 @@ class Metrics:
         self._fetches_by: defaultdict[int, int] = defaultdict(int)
         self._uploads_by: defaultdict[str, int] = defaultdict(int)
         self._upload_bytes_by: defaultdict[str, int] = defaultdict(int)
-        self._seconds_buckets = [0] * (len(SECONDS) + 1)
-        self._seconds_sum = 0.0
         self._answered = 0
         self._fetched = 0
         _forget_dead_workers()
@@ -76,8 +74,7 @@ class Metrics:
     def request_ended(self, outcome: str, *, collapsed: bool, seconds: float, size: int) -> None:
         self._requests_by[outcome] += 1
         self._answered += size
-        self._seconds_buckets[bisect_left(SECONDS, seconds)] += 1
-        self._seconds_sum += seconds
+        self._seconds.add(seconds)
         if collapsed:
             self._collapsed.inc()
 
@@ -102,15 +99,15 @@ class Metrics:
 
     def spooled(self, size: int, age: float) -> None:
         self._became("spooled", size)
-        self._spooled_age.observe(age)
+        self._spooled_age.add(age)
 
     def retried(self, size: int, kind: str) -> None:
         self._became(f"retried_{kind}", size)
 
     def stored(self, size: int, age: float, seconds: float) -> None:
         self._became("stored", size)
-        self._upload_seconds.observe(seconds)
-        self._stored_age.observe(age)
+        self._upload_seconds.add(seconds)
+        self._stored_age.add(age)
 
     def unchanged(self, size: int) -> None:
         self._became("unchanged", size)
@@ -167,7 +164,13 @@ class Metrics:
             self._upload_bytes.labels(result).inc(number)
         self._answer_bytes.inc(self._answered)
         self._fetched_bytes.inc(self._fetched)
-        self._hand_over_seconds()
+        for tallied in (
+            self._seconds,
+            self._upload_seconds,
+            self._stored_age,
+            self._spooled_age,
+        ):
+            tallied.hand_over()
         self._requests_by.clear()
         self._fetches_by.clear()
         self._uploads_by.clear()
@@ -175,15 +178,6 @@ class Metrics:
         self._answered = self._fetched = 0
         for gauge, read in self._levels:
             gauge.set(read())
-
-    def _hand_over_seconds(self) -> None:
-        # prometheus-client has no way to add many observations at once, which are
-        # 3 us each: these two are what its `observe` advances.
-        for bucket, number in zip(self._seconds._buckets, self._seconds_buckets, strict=True):
-            bucket.inc(number)
-        self._seconds._sum.inc(self._seconds_sum)
-        self._seconds_buckets = [0] * len(self._seconds_buckets)
-        self._seconds_sum = 0.0
 
     def text(self) -> bytes:
         """All figures in Prometheus' text format."""
@@ -197,8 +191,33 @@ class Metrics:
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
         return Counter(f"{PREFIX}_{name}", text, labels, registry=self._registry)
 
-    def _histogram(self, name: str, text: str, buckets: tuple[float, ...] = SECONDS) -> Histogram:
-        return Histogram(f"{PREFIX}_{name}", text, registry=self._registry, buckets=buckets)
+    def _histogram(self, name: str, text: str, buckets: Sequence[float] = SECONDS) -> _Tallied:
+        return _Tallied(f"{PREFIX}_{name}", text, buckets, self._registry)
+
+
+class _Tallied:
+    """A histogram whose observations are kept as plain numbers until they are handed over."""
+
+    def __init__(
+        self, name: str, text: str, buckets: Sequence[float], registry: CollectorRegistry
+    ) -> None:
+        self._histogram = Histogram(name, text, registry=registry, buckets=buckets)
+        self._bounds = buckets
+        self._counts = [0] * (len(buckets) + 1)
+        self._sum = 0.0
+
+    def add(self, value: float) -> None:
+        self._counts[bisect_left(self._bounds, value)] += 1
+        self._sum += value
+
+    def hand_over(self) -> None:
+        # prometheus-client has no way to add many observations at once, which are
+        # 3 us each: these two are what its `observe` advances.
+        for bucket, number in zip(self._histogram._buckets, self._counts, strict=True):
+            bucket.inc(number)
+        self._histogram._sum.inc(self._sum)
+        self._counts = [0] * len(self._counts)
+        self._sum = 0.0
 
 
 def _forget_dead_workers() -> None:

@@ -79,23 +79,26 @@ class Spool:
         return files, failure
 
     def _write(self, image: SpooledImage, body: bytes) -> SpoolFile:
-        path = self._folder / image_name(image.key, image.accepted_at)
-        temporary = path.with_suffix(TEMPORARY)
+        # Plain strings and descriptors: pathlib and file objects would cost as much as the rest.
+        path = f"{self._folder}/{image_name(image.key, image.accepted_at)}"
+        temporary = f"{path}{TEMPORARY}"
         head = spool_head(image)
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+        descriptor = os.open(temporary, flags, 0o600)
         try:
-            with os.fdopen(os.open(temporary, flags, 0o600), "wb") as file:
-                file.write(head)
-                file.write(body)
-                file.flush()
+            try:
+                for part in (head, body):
+                    _write_all(descriptor, part)
                 if self._sync:
-                    os.fsync(file.fileno())
-            temporary.rename(path)
+                    os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+            os.rename(temporary, path)  # noqa: PTH104
         except OSError:
             with suppress(OSError):
-                temporary.unlink(missing_ok=True)
+                os.unlink(temporary)  # noqa: PTH108
             raise
-        return SpoolFile(path, image.key, len(head) + len(body), image.accepted_at)
+        return SpoolFile(Path(path), image.key, len(head) + len(body), image.accepted_at)
 
     def read(self, file: SpoolFile) -> tuple[SpooledImage, bytes]:
         """
@@ -162,6 +165,12 @@ class Spool:
             return (self._store_folder / RETRY).stat().st_mtime
         except OSError:
             return 0.0
+
+
+def _write_all(descriptor: int, content: bytes) -> None:
+    left = memoryview(content)
+    while left:
+        left = left[os.write(descriptor, left) :]
 
 
 def open_spool(root: Path, place: str, *, sync: bool) -> Spool:

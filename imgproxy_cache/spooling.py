@@ -28,7 +28,7 @@ T = TypeVar("T")
 log = structlog.get_logger()
 
 # An answered image is in the spool within 250 ms: this, a turn, the batch before it and its own.
-GRACE_SECONDS = 0.06
+GRACE_SECONDS = 0.1
 # The writer looks no more often than this, so that a healthy store's images cost it nothing.
 TURN_SECONDS = 0.03
 BATCH_FILES = 32

@@ -81,6 +81,7 @@ class Uploads:
         upload_seconds: float = UPLOAD_SECONDS,
         now: Callable[[], float] = time.time,
         jitter: Callable[[], float] = random,
+        info_log: Callable[..., None] | None = None,
     ) -> None:
         self.max_items = max_items
         self.max_bytes = max_bytes
@@ -95,6 +96,7 @@ class Uploads:
         self._upload_seconds = upload_seconds
         self._now = now
         self._jitter = jitter
+        self._info_log = info_log or log.info  # of what every image pays for
         self._waiting = Waiting()
         self._outages = Outages(self._levels, jitter)
         self._tasks: set[asyncio.Task[None]] = set()
@@ -405,7 +407,7 @@ class Uploads:
         if is_new:
             age = self._age(pending)
             self._events.stored(size, age, seconds)
-            log.info(
+            self._info_log(
                 "upload.stored",
                 message=self._message,
                 path=pending.printable_path,
