@@ -90,7 +90,7 @@ def _look_at_spool(settings: Settings) -> None:
     """
     try:
         if settings.spool_items:
-            make_private(settings.spool_dir)
+            make_private(settings.spool_dir, may_be_roots=True)
     except SpoolError as exc:
         if settings.spool_is_lasting:
             raise

@@ -182,7 +182,7 @@ def open_spool(root: Path, place: str, *, sync: bool) -> Spool:
     """
     try:
         folder = store_folder(root, place)
-        make_private(root)
+        make_private(root, may_be_roots=True)
         make_private(folder)
         return Spool(folder, sync=sync)
     except OSError as exc:
