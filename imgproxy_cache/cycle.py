@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Callable
-from typing import Final, cast
+from typing import Final
 
 import structlog
 from uvicorn._types import ASGI3Application, ASGIReceiveEvent, ASGISendEvent, HTTPScope
@@ -111,7 +111,7 @@ class AnswerCycle(RequestResponseCycle):
         if message["type"] == "http.response.start":
             self.response_started = True
             self.waiting_for_100_continue = False
-            self._head = self._head_of(message["status"], cast(Headers, message["headers"]))
+            self._head = self._head_of(message["status"], message["headers"])  # type: ignore[arg-type]
         elif message["type"] == "http.response.body":
             self._write_body(message.get("body", b""), message.get("more_body", False))
             if self.flow.write_paused and not self.disconnected:
@@ -152,7 +152,8 @@ class AnswerCycle(RequestResponseCycle):
             if 0 < self.expected_content_length < sys.maxsize // 2:
                 raise RuntimeError("the body is shorter than its Content-Length")
             self.response_complete = True
-            self.message_event.set()
+            if self.message_event is not NOBODY_WAITS:
+                self.message_event.set()
             if not self.keep_alive:
                 self.transport.close()
             self.on_response()

@@ -326,11 +326,16 @@ class Passenger:
 
     async def next_chunk(self) -> tuple[bytes, bool]:
         """Wait for more of the body; the flag says that nothing follows."""
-        flight = self._flight
-        while (chunk := flight.chunk(self.position)) is None:
-            if flight.is_last(self.position):
-                return b"", True
+        while (taken := self.take()) is None:
             await self._progress()
+        return taken
+
+    def take(self) -> tuple[bytes, bool] | None:
+        """As :meth:`next_chunk`, but None where that would wait."""
+        flight = self._flight
+        chunk = flight.chunk(self.position)
+        if chunk is None:
+            return (b"", True) if flight.is_last(self.position) else None
         self.position += 1
         if flight.is_streaming:
             flight.chunk_was_taken()

@@ -27,7 +27,7 @@ from uvicorn.protocols.http.httptools_impl import (
 )
 
 from imgproxy_cache.core.request_fields import RequestFields
-from imgproxy_cache.cycle import AnswerCycle
+from imgproxy_cache.cycle import NOBODY_WAITS, AnswerCycle
 
 # As nginx's large_client_header_buffers and Apache's LimitRequestFields: far above
 # what browsers send, far below what hurts.
@@ -102,19 +102,13 @@ class ClientConnection(HttpToolsProtocol):
         self._stall_timer: asyncio.TimerHandle | None = None
         self._unsent = 0  # bytes in the write buffer when the client last took some
         self._unsent_since = 0.0
-        self._when_lost: Callable[[], None] | None = None
+        # For the application: set and read here, and not through methods, on every request.
+        self.is_lost = False
+        self.on_lost: Callable[[], None] | None = None
         self._extensions = {"imgproxy_cache": self}
         self.fields: RequestFields | None = None  # kept here for the application
         self._idle_since = 0.0
         self._answering: RequestResponseCycle
-
-    # For the application
-
-    def when_lost(self, callback: Callable[[], None] | None) -> None:
-        """Call `callback` when the client hangs up; at once if it has."""
-        self._when_lost = callback
-        if callback is not None and self.transport.is_closing():
-            callback()
 
     def break_off(self) -> None:
         """End the connection so that the client sees that its answer is not whole."""
@@ -137,8 +131,9 @@ class ClientConnection(HttpToolsProtocol):
         super().connection_lost(exc)
         if self.cycle is not None:  # with a pipeline, not the one that is being answered
             self._answering.disconnected = True
-        if self._when_lost is not None:
-            self._when_lost()
+        self.is_lost = True
+        if self.on_lost is not None:
+            self.on_lost()
 
     def data_received(self, data: bytes) -> None:
         if self._refusal is not None:
@@ -248,7 +243,8 @@ class ClientConnection(HttpToolsProtocol):
         self._phase = Phase.IDLE
         if not self.cycle.response_complete:
             self.cycle.more_body = False
-            self.cycle.message_event.set()
+            if self.cycle.message_event is not NOBODY_WAITS:
+                self.cycle.message_event.set()
 
     def on_response_complete(self) -> None:
         self.server_state.total_requests += 1
@@ -256,7 +252,8 @@ class ClientConnection(HttpToolsProtocol):
             self._watch_for_stall()
         if self.transport.is_closing():
             return
-        self.flow.resume_reading()
+        if self.flow.read_paused:
+            self.flow.resume_reading()
         if self.pipeline:
             self._start_asgi_task(*self.pipeline.pop())
         else:

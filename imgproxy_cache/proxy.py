@@ -59,7 +59,10 @@ class Client(Protocol):
     fields: RequestFields | None
     """Of its last request, for the next."""
 
-    def when_lost(self, callback: Callable[[], None] | None) -> None: ...
+    is_lost: bool
+    """The client hung up."""
+    on_lost: Callable[[], None] | None
+    """Called when it does."""
 
     def break_off(self) -> None: ...
 
@@ -135,7 +138,9 @@ class Proxy:
                 return
         flight, collapsed = self._find_or_start(request)
         passenger = flight.board()
-        client.when_lost(passenger.hang_up)
+        client.on_lost = passenger.hang_up
+        if client.is_lost:
+            passenger.hang_up()
         try:
             await passenger.beginning()
             await _relay(request, flight, passenger, collapsed, answer, send)
@@ -150,8 +155,8 @@ class Proxy:
                 await _answer_failure(request, error, answer, send)
             _log_failure(request, answer, error)
         finally:
-            client.when_lost(None)
-            passenger.leave()
+            client.on_lost = None
+            flight.leave(passenger)
         self._report(request, answer, outcome, began, collapsed=collapsed)
 
     def _read(self, scope: Scope, client: Client) -> Request:
@@ -309,7 +314,7 @@ async def _relay(
         await send({"type": "http.response.body", "body": b"", "more_body": True})
     is_last = False
     while not is_last:
-        chunk, is_last = await passenger.next_chunk()
+        chunk, is_last = passenger.take() or await passenger.next_chunk()
         await send({"type": "http.response.body", "body": chunk, "more_body": not is_last})
         answer.size += len(chunk)
 

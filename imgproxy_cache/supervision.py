@@ -1,4 +1,4 @@
-"""The programs of a supervisord.conf under supervisord, until the first of them ends."""
+"""The programs of supervisord.conf under supervisord, until the first of them ends."""
 
 import ctypes
 import os
@@ -35,14 +35,10 @@ class ProgramEnd:
 
 
 def supervise(
-    programs: Sequence[str],
-    *,
-    environment: Mapping[str, str],
-    drain_seconds: float,
-    configuration: Path = CONFIGURATION,
+    programs: Sequence[str], *, environment: Mapping[str, str], drain_seconds: float
 ) -> ProgramEnd | None:
     """
-    Run the named programs of the configuration until one ends or a signal asks to stop.
+    Run the named programs of supervisord.conf until one ends or a signal asks to stop.
 
     Returns how the one that ended first did, and None after SIGTERM, SIGINT, SIGQUIT or SIGHUP;
     by then all have ended, in the order of their priorities. The programs see our environment
@@ -51,7 +47,7 @@ def supervise(
     call it from the main thread, once.
     """
     options = _Options()
-    options.realize(["-c", str(configuration)], doc="")
+    options.realize(["-c", str(CONFIGURATION)], doc="")
     groups = [group for group in options.process_group_configs if group.name in programs]
     options.process_group_configs = groups
     for group in groups:

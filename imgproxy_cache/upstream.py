@@ -210,7 +210,7 @@ class Upstream:
     def _send(self, exchange: Exchange) -> None:
         while self._idle:
             connection = self._idle.pop()
-            if connection.is_usable(self._loop.time(), self._max_idle_seconds):
+            if connection.is_usable(self._max_idle_seconds):
                 connection.send(exchange)
                 return
             connection.close()
@@ -299,8 +299,9 @@ class Connection(asyncio.Protocol):
 
     # What the pool and the exchange ask for
 
-    def is_usable(self, now: float, max_idle_seconds: float) -> bool:
-        return not self._transport.is_closing() and now - self._last_read < max_idle_seconds
+    def is_usable(self, max_idle_seconds: float) -> bool:
+        idle_seconds = self._loop.time() - self._last_read
+        return idle_seconds < max_idle_seconds and not self._transport.is_closing()
 
     def send(self, exchange: Exchange) -> None:
         if exchange.is_over:  # abandoned while the connection was being made

@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,11 +67,16 @@ class Started:
 
 
 @contextmanager
-def started(*arguments: str, environ: Mapping[str, str], output: Path) -> Iterator[Started]:
+def started(
+    *arguments: str,
+    environ: Mapping[str, str],
+    output: Path,
+    program: Sequence[str] = IMGPROXY_CACHE,
+) -> Iterator[Started]:
     """Run a command for the length of the block."""
     with output.open("wb") as log:
         process = subprocess.Popen(
-            [*IMGPROXY_CACHE, *arguments],
+            [*program, *arguments],
             env=environment(environ),
             stdin=subprocess.DEVNULL,
             stdout=log,

@@ -51,10 +51,16 @@ def freshness(fields: Mapping[bytes, bytes], now: float) -> float | None:
     return lifetime - _age(fields[b"age"]) if b"age" in fields else lifetime
 
 
-# imgproxy sends a handful of values; with cache-control passthrough the sources choose them.
-@lru_cache(maxsize=1024)
 def read_cache_control(value: bytes) -> CacheControl:
     """Read a `Cache-Control` field; one that cannot be read forbids to store."""
+    # imgproxy sends a handful of values; with cache-control passthrough the sources choose them,
+    # and their length.
+    read = _read_cache_control if len(value) <= 256 else _read_cache_control.__wrapped__
+    return read(value)
+
+
+@lru_cache(maxsize=1024)
+def _read_cache_control(value: bytes) -> CacheControl:
     directives = _directives(value.decode("latin-1"))
     if directives is None:
         return CacheControl(forbids_storing=True, lifetime=0)

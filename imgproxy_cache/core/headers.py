@@ -91,8 +91,14 @@ def _forwarded_fields(
     return list((believed | ours).items())
 
 
-@lru_cache(maxsize=256)
 def connection_options(value: bytes) -> frozenset[bytes]:
     """The end-to-end fields that a `Connection` field makes hop-by-hop."""
+    # No client of good will sends a long one: 256 of 64 KB would be half a gigabyte of options.
+    read = _connection_options if len(value) <= 256 else _connection_options.__wrapped__
+    return read(value)
+
+
+@lru_cache(maxsize=256)
+def _connection_options(value: bytes) -> frozenset[bytes]:
     options = frozenset(option.strip(b" \t") for option in value.lower().split(b","))
     return options - _NOT_CONNECTION_OPTIONS

@@ -268,7 +268,9 @@ def _options_and_source(repaired: str, rules: PathRules) -> tuple[_Options, str]
         return _Options((("preset", *presets.split(rules.separator)),), False, False, None), source
     options = _leading_options(rules.separator).match(repaired)
     end = options.end() if options else 0
-    return _read_options(repaired[:end], rules.separator), repaired[end:]
+    # Long ones are a stranger's: 4,096 of 16 KB each, taken apart, would be two gigabytes.
+    read = _read_options if end <= _LONGEST_REMEMBERED else _read_options.__wrapped__
+    return read(repaired[:end], rules.separator), repaired[end:]
 
 
 @lru_cache(maxsize=16)
@@ -279,7 +281,10 @@ def _leading_options(separator: str) -> re.Pattern[str]:
     )
 
 
-@lru_cache(maxsize=4096)
+_LONGEST_REMEMBERED = 256
+
+
+@lru_cache(maxsize=1024)
 def _read_options(text: str, separator: str) -> _Options:
     """A site has millions of sources and a few dozen ways to show them."""
     options = tuple(tuple(part.split(separator)) for part in text.removesuffix("/").split("/"))

@@ -43,7 +43,9 @@ def sharing_by_fields(headers: Headers, *, cookie_passthrough: bool) -> Hashable
         if name == b"accept":
             # Go's Header.Get: of several lines imgproxy reads the first.
             if formats < 0:
-                formats = _formats(value)
+                # Not to keep 1,024 values of 64 KB each.
+                read = _formats if len(value) <= 512 else _formats.__wrapped__
+                formats = read(value)
         elif name in _CHANGES_THE_ANSWER:
             parts += (name, value)
         elif name in _NEVER_SHARED or (name == b"cookie" and cookie_passthrough):

@@ -1,0 +1,56 @@
+"""What strangers send is not kept: what is remembered is bounded in bytes, not only in items."""
+
+from __future__ import annotations
+
+import tracemalloc
+from collections.abc import Callable
+
+import pytest
+
+from imgproxy_cache.core.freshness import read_cache_control
+from imgproxy_cache.core.headers import connection_options
+from imgproxy_cache.core.imgproxy_path import PathRules, read_path
+from imgproxy_cache.core.sharing import sharing_by_fields
+
+VALUES = 20
+MOST_BYTES_KEPT = 400_000
+
+
+def _read_options(number: int) -> None:
+    options = "/".join(f"a{number}:{item}" for item in range(2000))
+    read_path(f"/_/{options}/plain/local:///a.jpg".encode()[: 16 * 1024], PathRules())
+
+
+def _read_connection(number: int) -> None:
+    connection_options(b",".join(b"a%d-%d" % (number, item) for item in range(5000)))
+
+
+def _read_accept(number: int) -> None:
+    accept = b"image/webp, " * 5000 + b"%d" % number
+    sharing_by_fields([(b"accept", accept)], cookie_passthrough=False)
+
+
+def _read_cache_control(number: int) -> None:
+    read_cache_control(b'a="%b", max-age=%d' % (b"b" * 60_000, number))
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        pytest.param(_read_options, id="options of a path"),
+        pytest.param(_read_connection, id="Connection"),
+        pytest.param(_read_accept, id="Accept"),
+        pytest.param(_read_cache_control, id="Cache-Control"),
+    ],
+)
+def test_long_values_are_not_remembered(read: Callable[[int], None]) -> None:
+    read(VALUES)
+    tracemalloc.start()
+    try:
+        for number in range(VALUES):
+            read(number)
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert kept < MOST_BYTES_KEPT
