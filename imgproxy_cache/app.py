@@ -21,6 +21,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from imgproxy_cache.admin import Check, admin_app
 from imgproxy_cache.buffer import Buffer
+from imgproxy_cache.core.location import whereabouts
 from imgproxy_cache.errors import StoreError
 from imgproxy_cache.health import ImgproxyHealth
 from imgproxy_cache.log import InfoLog
@@ -153,7 +154,7 @@ def uploads_from(
         max_items=settings.upload_queue_items,
         max_bytes=settings.upload_queue_bytes,
         open_spool=partial(
-            open_spool, settings.spool_dir, str(settings.store), sync=settings.spool_sync
+            open_spool, settings.spool_dir, whereabouts(settings.store), sync=settings.spool_sync
         )
         if has_spool
         else None,

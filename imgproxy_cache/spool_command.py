@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from imgproxy_cache.app import uploads_from
+from imgproxy_cache.core.location import whereabouts
 from imgproxy_cache.errors import SpoolError
 from imgproxy_cache.metrics import Metrics
 from imgproxy_cache.settings import Settings
@@ -88,7 +89,7 @@ def _described_note(note: dict[str, Any]) -> Iterator[str]:
 
 
 def _folder(settings: Settings) -> Path:
-    folder = store_folder(settings.spool_dir, str(settings.store))
+    folder = store_folder(settings.spool_dir, whereabouts(settings.store))
     if folder.exists() and not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
         raise SpoolError(f"{folder}: not readable: run this as the user that the server runs as")
     return folder

@@ -83,7 +83,9 @@ def test_a_retry_that_fails_says_why_and_keeps_the_images(tmp_path: Path) -> Non
         "AWS_SECRET_ACCESS_KEY": "any",
         "CACHE_SPOOL_DIR": str(tmp_path),
     }
-    folder = leave_behind(environ | {"CACHE_STORE_URL": "s3://images"}, 1, 2)
+    folder = leave_behind(
+        environ | {"CACHE_STORE_URL": f"s3://images at {environ['S3_ENDPOINT']}"}, 1, 2
+    )
     done = imgproxy_cache("spool", "retry", environ=environ)
     assert done.status == 1
     assert "0 stored, 2 left, 0 set aside; the store fails: s3://images: put " in done.out
