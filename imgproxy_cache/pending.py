@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import partial
 from hashlib import sha256
 
-from imgproxy_cache.core.image import Image, image_from_answer
+from imgproxy_cache.core.image import Image, image_from_answer, time_in_words
 from imgproxy_cache.core.key import Key
 from imgproxy_cache.core.spool_file import SpooledImage
 from imgproxy_cache.spool_folder import SpoolFile
@@ -97,7 +96,7 @@ class Pending:
             content_type=upload.content_type,
             cache_control=upload.cache_control,
             content_disposition=upload.content_disposition,
-            now=datetime.fromtimestamp(self.accepted_at, UTC),
+            at=self.accepted_at,
         )
         self.content_sha256 = image.content_sha256
         return image
@@ -127,5 +126,5 @@ def image_from_spool(spooled: SpooledImage, body: bytes) -> Image:
         content_disposition=spooled.content_disposition,
         path_sha256=sha256(spooled.path.encode("ascii")).hexdigest(),
         content_sha256=spooled.content_sha256,
-        stored_at=datetime.fromtimestamp(spooled.accepted_at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        stored_at=time_in_words(int(spooled.accepted_at)),
     )

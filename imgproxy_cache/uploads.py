@@ -30,6 +30,7 @@ import structlog
 
 from imgproxy_cache.core.breaker import OF_THE_IMAGE, Permission, delay_seconds
 from imgproxy_cache.core.image import Image
+from imgproxy_cache.deadlines import Deadlines
 from imgproxy_cache.dedup import Dedup
 from imgproxy_cache.errors import SpoolError, SpoolFileError, StoreError
 from imgproxy_cache.outages import Outages
@@ -90,6 +91,7 @@ class Uploads:
             self.spool = Spooling(open_spool, spool_limits, self._spooled)
         self._place = store.place
         self._dedup = Dedup(store)
+        self._deadlines = Deadlines()
         self._events = events
         self._concurrency = concurrency
         self._spool_is_lasting = spool_is_lasting
@@ -377,8 +379,9 @@ class Uploads:
         started = perf_counter()
         seconds = self._upload_seconds + pending.size / UPLOAD_BYTES_PER_SECOND
         try:
-            async with asyncio.timeout(seconds):
-                is_new = await self._dedup.put(pending.key, image, self._now())
+            is_new = await self._deadlines.within(
+                seconds, self._dedup.put(pending.key, image, self._now())
+            )
         except StoreError as exc:
             await self._failed(pending, exc, was_probe=was_probe)
         except TimeoutError:
@@ -537,6 +540,7 @@ class Uploads:
     async def _tick(self) -> None:
         next_adoption = 0.0
         while True:
+            self._deadlines.end_overdue()
             if self.spool is not None:
                 if time.monotonic() >= next_adoption:
                     await self.adopt()
