@@ -75,9 +75,6 @@ class History:
     def new_path(self) -> bytes:
         return b"/_/rs:fit:%d:0/plain/local:///image.jpg" % next(self._numbers)
 
-    def given_before(self, at: float) -> list[Given]:
-        return [one for one in self.given if one.at < at]
-
 
 def stored(s3: S3Server, bucket: str) -> dict[str, str]:
     """
