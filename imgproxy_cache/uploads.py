@@ -95,6 +95,7 @@ class Uploads:
         self._is_dropping = False
         self._retry_asked_at = 0.0
         self._last_note = ""
+        self._scan_problem = ""
 
     @property
     def queue_items(self) -> int:
@@ -154,14 +155,17 @@ class Uploads:
         """Take over what an earlier run or a worker that died has left; done now and then."""
         if self.spool is None:
             return
-        adopted = 0
+        adopted, problem = 0, ""
         try:
             async for files in self.spool.adopt():
                 adopted += len(files)
                 for file in files:
                     self._adopt_file(file)
         except (OSError, SpoolError) as exc:
-            log.error("spool.failed", message=f"cannot be scanned: {exc}", problem=str(exc))
+            problem = str(exc)
+        if problem and problem != self._scan_problem:
+            log.error("spool.failed", message=f"cannot be scanned: {problem}", problem=problem)
+        self._scan_problem = problem
         if adopted:
             log.info("spool.adopted", message="uploading what was left", items=adopted)
 

@@ -1,9 +1,6 @@
 """The disk under the spool is full, or fails: clients do not notice, and it heals by itself."""
 
-import asyncio
-import contextlib
 import os
-import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -85,20 +82,23 @@ async def test_beyond_disk_and_memory_images_are_dropped_and_counted_and_answere
         stage.expect_all_stored(stage.history.given[given:])
 
 
-@pytest.mark.skipif(
-    shutil.which("strace") is None and not os.environ.get("CI"), reason="needs strace"
-)
 async def test_a_disk_with_errors_costs_nothing_and_heals_by_itself(
     s3: S3Server, tmp_path: Path
 ) -> None:
-    async with staged(s3, tmp_path) as stage, stage.proxy() as proxy:
+    switch = tmp_path / "failing"
+    broken = {
+        "PYTHONPATH": str(Path(__file__).with_name("failing_disk")),
+        "FAILING_DISK": str(switch),
+    }
+    async with staged(s3, tmp_path) as stage, stage.proxy(**broken) as proxy:
         stage.front.fail(Fault.UNAVAILABLE)
         await stage.history.ask_many(proxy.port, 5)
         await until_true(lambda: len(spool_files(stage.spool)) == 5)
-        async with failing_disk(proxy.pid):
-            await stage.history.ask_many(proxy.port, 20)
-            failure = await proxy.wait_for("spool.failed")
-            assert "Input/output error" in failure["message"]
+        switch.touch()
+        await stage.history.ask_many(proxy.port, 20)
+        failure = await proxy.wait_for("spool.failed")
+        assert "Input/output error" in failure["message"]
+        switch.unlink()
         await proxy.wait_for("spool.recovered")
         await until_true(lambda: len(spool_files(stage.spool)) == 25)
         assert stage.history.failed == []
@@ -106,22 +106,3 @@ async def test_a_disk_with_errors_costs_nothing_and_heals_by_itself(
         stage.front.heal()
         await stage.until_drained(proxy)
         stage.expect_all_stored()
-
-
-@contextlib.asynccontextmanager
-async def failing_disk(pid: int):  # type: ignore[no-untyped-def]
-    """Every fsync of the process fails, for the length of the block."""
-    strace = await asyncio.create_subprocess_exec(
-        *("strace", "-f", "-o", "/dev/null", "-p", str(pid)),
-        *("-e", "trace=fsync", "-e", "inject=fsync:error=EIO"),
-        stderr=asyncio.subprocess.PIPE,
-    )
-    assert strace.stderr is not None
-    said = await strace.stderr.readline()
-    if b"attached" not in said:
-        pytest.skip(f"may not trace: {said.decode()}")
-    try:
-        yield
-    finally:
-        strace.terminate()
-        await strace.wait()

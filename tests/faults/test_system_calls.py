@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -44,15 +45,35 @@ SYSCALLS = ("mkdir", "rename", "unlink", "rmdir", "fsync", "flock", "write")
 IMAGES = {spooled(number)[0].key: number for number in range(10)}
 
 
-def traced(root: Path, syscall: str, injection: str) -> subprocess.CompletedProcess[str]:
-    command = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", f"trace={syscall}"]
-    program = [sys.executable, "-Bc", PROGRAM, str(root)]
+def has_strace() -> bool:
+    """Is it installed, and may we trace?"""
+    with suppress(FileNotFoundError):
+        return subprocess.run(["strace", "-o", "/dev/null", "true"], check=False).returncode == 0
+    return False
+
+
+HAS_STRACE = has_strace()
+
+
+def failed_at(
+    root: Path, syscall: str, fault: str, number: int
+) -> subprocess.CompletedProcess[str]:
+    """The program, killed at (or refused) the so-manieth of these system calls."""
+    if HAS_STRACE:
+        injection = "signal=KILL" if fault == "KILL" else f"error={fault}"
+        command = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", f"trace={syscall}"]
+        command += ["-e", f"inject={syscall}:{injection}:when={number}"]
+        command += [sys.executable, "-Bc", PROGRAM]
+    else:
+        faults = Path(__file__).with_name("failing_call.py")
+        command = [sys.executable, "-B", str(faults), syscall, fault, str(number), PROGRAM]
     return subprocess.run(
-        [*command, "-e", f"inject={syscall}:{injection}", *program],
+        [*command, str(root)],
         capture_output=True,
         text=True,
         timeout=30,
         check=False,
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
     )
 
 
@@ -77,24 +98,13 @@ def said(output: str, word: str) -> set[Key]:
     return {Key(line[1]) for line in lines if line[0] == word}
 
 
-needs_strace = pytest.mark.skipif(
-    subprocess.run(
-        ["sh", "-c", "strace -qq -o /dev/null true"], capture_output=True, check=False
-    ).returncode
-    != 0
-    and not os.environ.get("CI"),
-    reason="needs strace, and the right to trace",
-)
-
-
-@needs_strace
 @pytest.mark.parametrize("syscall", [call for call in SYSCALLS if call != "rmdir"])
 def test_killed_at_any_system_call_of_the_spool_what_was_safe_is_whole(
     tmp_path: Path, syscall: str
 ) -> None:
     for number in itertools.count(1):
         root = tmp_path / str(number)
-        done = traced(root, syscall, f"signal=KILL:when={number}")
+        done = failed_at(root, syscall, "KILL", number)
         if done.returncode == 0:
             break
         assert done.returncode == -signal.SIGKILL, done.stderr
@@ -103,7 +113,6 @@ def test_killed_at_any_system_call_of_the_spool_what_was_safe_is_whole(
     assert number > 1, "the spool makes this call"
 
 
-@needs_strace
 @pytest.mark.parametrize("syscall", SYSCALLS)
 def test_killed_at_any_system_call_while_it_takes_over_nothing_is_lost(
     tmp_path: Path, syscall: str
@@ -114,13 +123,12 @@ def test_killed_at_any_system_call_while_it_takes_over_nothing_is_lost(
         before = open_spool(root, "s3://images", sync=True)
         before.write(left)
         before.close()
-        done = traced(root, syscall, f"signal=KILL:when={number}")
+        done = failed_at(root, syscall, "KILL", number)
         if done.returncode == 0:
             break
         assert {image.key for image, _ in left} <= recovered(root), f"killed at call {number}"
 
 
-@needs_strace
 @pytest.mark.parametrize("error", ["EIO", "ENOSPC"])
 @pytest.mark.parametrize("syscall", ["mkdir", "rename", "fsync", "write"])
 def test_a_disk_that_fails_at_any_system_call_keeps_what_it_took(
@@ -128,7 +136,7 @@ def test_a_disk_that_fails_at_any_system_call_keeps_what_it_took(
 ) -> None:
     for number in itertools.count(1):
         root = tmp_path / str(number)
-        done = traced(root, syscall, f"error={error}:when={number}")
+        done = failed_at(root, syscall, error, number)
         safe = said(done.stdout, "safe") - said(done.stdout, "leaving")
         assert safe <= recovered(root), f"failed at call {number}"
         if done.returncode == 0:
