@@ -37,6 +37,8 @@ from imgproxy_cache.upstream import Upstream
 
 LEVELS_SECONDS = 1.0
 STORE_CHECK_SECONDS = 5.0
+# Of a stop's time this is kept for uploads that slow readers and imgproxy must not use up.
+LAST_UPLOADS_SECONDS = 0.5
 
 
 class CatchAll(BaseRoute):
@@ -93,14 +95,13 @@ def proxy_app(
             uploads = await stack.enter_async_context(
                 uploads_from(settings, store, metrics, info_log=info_log)
             )
-            stack.push_async_callback(lambda: uploads.drain(stop_deadline()))
             buffer = Buffer(
                 settings.buffer_bytes,
                 wait_seconds=settings.upstream_wait_seconds,
                 max_waiting=settings.upstream_queue_items,
             )
             metrics.watch(*_levels(upstream, buffer, uploads))
-            catch_all.endpoint = Proxy(
+            proxy = catch_all.endpoint = Proxy(
                 upstream=upstream,
                 buffer=buffer,
                 uploads=uploads,
@@ -111,6 +112,8 @@ def proxy_app(
                 peer_is_trusted=_peer_is_trusted(settings),
                 now=time.time,
             )
+            stack.push_async_callback(lambda: uploads.drain(stop_deadline()))
+            stack.push_async_callback(lambda: proxy.finish(stop_deadline() - LAST_UPLOADS_SECONDS))
             checks = {
                 "imgproxy": health_from(settings, upstream).why_not_ready,
                 "store": _store_check(store, uploads),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import struct
 import sys
 from collections.abc import Callable
 from typing import Final
@@ -71,14 +73,14 @@ class AnswerCycle(RequestResponseCycle):
         try:
             await app(self.scope, self.receive, self.send)
         except asyncio.CancelledError:  # a stop ran out of time
-            self.transport.abort()
+            reset(self.transport)
             raise
         except Exception:
             log.exception("request.crashed", message="this is a bug: please report it")
         if self.response_complete or self.disconnected:
             return
         if self.response_started:
-            self.transport.abort()
+            reset(self.transport)
         else:
             self.keep_alive = False
             body = b"internal error\n"
@@ -157,3 +159,18 @@ class AnswerCycle(RequestResponseCycle):
             if not self.keep_alive:
                 self.transport.close()
             self.on_response()
+
+
+_LINGER_FOR_NO_TIME: Final = struct.pack("ii", 1, 0)
+
+
+def reset(transport: asyncio.Transport) -> None:
+    """
+    Break a connection off so that its client cannot take half a body for the whole.
+
+    A clean end is how a body without a length ends for clients of HTTP/1.0, such as nginx.
+    """
+    if not transport.is_closing():
+        connection = transport.get_extra_info("socket")
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_FOR_NO_TIME)
+    transport.abort()

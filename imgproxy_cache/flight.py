@@ -200,9 +200,10 @@ class Flight:
         self._abandon()
 
     def _abandon(self) -> None:
+        exchange = self._exchange
         self._end()
-        if self._exchange is not None:
-            self._exchange.abandon()
+        if exchange is not None:
+            exchange.abandon()
 
     def _end(self) -> None:
         if self.is_over:
@@ -211,6 +212,7 @@ class Flight:
         if self._claim is not None:
             self._buffer.withdraw(self._claim)
             self._claim = None
+        self._exchange = None  # it refers to us: the collector would have to find that out
         self._landed(self)
         if self._sleepers:
             self._wake()

@@ -15,6 +15,7 @@ and, where there is a sentence for people, `message`.  The events:
 ``upstream.failed``    not ready in time, and what to look at
 ``request.served``     one for each request
 ``request.failed``     one for each request that got no whole answer, and why
+``fetch.abandoned``    images that a stop did not wait for; their clients had gone
 ``image.refused``      announced as stored, but it did not arrive whole
 ``client.stalled``     cut off: it took no byte of its answer
 ``upload.stored``      "Uploaded to S3"; `path`, `bucket`, `key`
@@ -40,6 +41,7 @@ No line holds a secret: targets come without their query, settings without value
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import sys
 from datetime import UTC, datetime
@@ -136,8 +138,10 @@ class _Lines:
             ]
             text = b"\n".join([*lines, b""])
             self._waiting.clear()
-            sys.stdout.buffer.write(text)
-            sys.stdout.buffer.flush()
+            # Nobody reads them any more: to say so would end here again, in every turn of the loop.
+            with contextlib.suppress(OSError):
+                sys.stdout.buffer.write(text)
+                sys.stdout.buffer.flush()
 
 
 def _event_first(logger: WrappedLogger, method_name: str, event_dict: EventDict) -> EventDict:

@@ -27,7 +27,7 @@ from uvicorn.protocols.http.httptools_impl import (
 )
 
 from imgproxy_cache.core.request_fields import RequestFields
-from imgproxy_cache.cycle import NOBODY_WAITS, AnswerCycle
+from imgproxy_cache.cycle import NOBODY_WAITS, AnswerCycle, reset
 
 # As nginx's large_client_header_buffers and Apache's LimitRequestFields: far above
 # what browsers send, far below what hurts.
@@ -95,7 +95,8 @@ class ClientConnection(HttpToolsProtocol):
         self._was_cut_off = client_was_cut_off
         self._phase = Phase.IDLE
         self._refusal: Refusal | None = None
-        self._head_bytes = 0
+        self._head_bytes = 0  # of its fields
+        self._head_wire_bytes = 0  # of the reads in which it did not end
         self._hosts = 0
         self._body_bytes = 0
         self._arrival_timer: asyncio.TimerHandle | None = None
@@ -113,7 +114,7 @@ class ClientConnection(HttpToolsProtocol):
     def break_off(self) -> None:
         """End the connection so that the client sees that its answer is not whole."""
         self._answering.disconnected = True  # uvicorn need not complain of what is meant
-        self.transport.abort()
+        reset(self.transport)
 
     # asyncio.Protocol
 
@@ -148,8 +149,8 @@ class ClientConnection(HttpToolsProtocol):
             return
         if phase_before is Phase.HEAD and self._phase is Phase.HEAD:
             # One field without an end is in no callback's count.
-            self._head_bytes += len(data)
-            if self._head_bytes > MAX_TARGET_BYTES + MAX_HEAD_BYTES:
+            self._head_wire_bytes += len(data)
+            if self._head_wire_bytes > MAX_TARGET_BYTES + MAX_HEAD_BYTES:
                 self._refuse(HEAD_TOO_LARGE)
                 return
         elif phase_before is Phase.BODY and self._phase is Phase.BODY:
@@ -171,6 +172,7 @@ class ClientConnection(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         self._phase = Phase.HEAD
         self._head_bytes = 0
+        self._head_wire_bytes = 0
         self._hosts = 0
         self.url = b""
         self.expect_100_continue = False
@@ -358,6 +360,6 @@ class ClientConnection(HttpToolsProtocol):
             self._unsent, self._unsent_since = unsent, now
         elif now - self._unsent_since >= self._stall_seconds:
             self._was_cut_off()
-            self.transport.abort()
+            reset(self.transport)
             return
         self._check_for_stall_later()

@@ -6,6 +6,7 @@ An ASGI application behind :class:`~imgproxy_cache.protocol.ClientConnection`.
 
 from __future__ import annotations
 
+import asyncio
 import re
 import secrets
 import time
@@ -158,6 +159,19 @@ class Proxy:
             client.on_lost = None
             flight.leave(passenger)
         self._report(request, answer, outcome, began, collapsed=collapsed)
+
+    async def finish(self, deadline: float) -> None:
+        """
+        Wait for images whose clients have gone, but not longer than to the deadline on
+        the event loop's clock.  How many are then still missing is logged.
+        """
+        loop = asyncio.get_running_loop()
+        while flights := [one for one in self._flights.values() if one.why_not_stored is None]:
+            left = deadline - loop.time()
+            if left <= 0:
+                log.warning("fetch.abandoned", items=len(flights))
+                return
+            await asyncio.wait([flights[0].progress()], timeout=left)
 
     def _read(self, scope: Scope, client: Client) -> Request:
         method: str = scope["method"]

@@ -29,7 +29,7 @@ import uvicorn
 import uvloop
 
 from imgproxy_cache import log as logging_setup
-from imgproxy_cache.app import health_from, proxy_app, upstream_from
+from imgproxy_cache.app import LAST_UPLOADS_SECONDS, health_from, proxy_app, upstream_from
 from imgproxy_cache.errors import SpoolError
 from imgproxy_cache.leaving import leave
 from imgproxy_cache.listen import bound
@@ -37,12 +37,11 @@ from imgproxy_cache.metrics import Metrics
 from imgproxy_cache.protocol import ClientConnection
 from imgproxy_cache.settings import Settings
 from imgproxy_cache.spool_folder import make_private
+from imgproxy_cache.stores import open_store
 
 KEEP_ALIVE_SECONDS = 75  # as nginx's keepalive_timeout
 # A worker that dies at once is not started again in a busy loop.
 RESTART_SECONDS = 1.0
-# Of a stop's time this is kept for uploads that slow readers must not use up.
-LAST_UPLOADS_SECONDS = 0.5
 
 log = structlog.get_logger()
 
@@ -56,6 +55,7 @@ def serve(settings: Settings) -> int:
     Raises:
         ListenError: an address cannot be listened on
         SpoolError: the folder that was named for the spool is not ours alone
+        StoreError: the store cannot even be described
     """
     info_log = logging_setup.configure(settings.log_level, settings.log_format)
     for warning in settings.warnings:
@@ -65,6 +65,7 @@ def serve(settings: Settings) -> int:
     with contextlib.ExitStack() as stack:
         public = stack.enter_context(bound(settings.bind))
         admin = stack.enter_context(bound((settings.admin_bind,) if settings.admin_bind else ()))
+        uvloop.run(_open_the_store_once(settings))
         status = uvloop.run(_wait_for_imgproxy(settings))
         if status is not None:
             return status
@@ -98,6 +99,17 @@ def _look_at_spool(settings: Settings) -> None:
     except OSError as exc:
         reason = f"{settings.spool_dir}: {exc.strerror}: fix CACHE_SPOOL_DIR"
         log.warning("server.warned", message=f"images wait in memory only: {reason}")
+
+
+async def _open_the_store_once(settings: Settings) -> None:
+    """
+    Where that fails, once and in one line.
+
+    In a worker's lifespan it would be a traceback of uvicorn's, and where there are
+    several workers one more each second.
+    """
+    async with open_store(settings.store):
+        pass
 
 
 async def _wait_for_imgproxy(settings: Settings) -> int | None:

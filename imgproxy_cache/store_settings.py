@@ -99,7 +99,7 @@ def _folder_location(url: str) -> FolderLocation | None:
         return None
     path = PurePosixPath(unquote(parts.path, errors="surrogateescape"))
     is_usable = (
-        path.is_absolute() and path.name and ".." not in path.parts and "\0" not in str(path)
+        path.is_absolute() and path.name and ".." not in path.parts and str(path).isprintable()
     )
     if parts.netloc not in ("", "localhost") or parts.query or parts.fragment or not is_usable:
         return None

@@ -232,6 +232,8 @@ class Upstream:
             error: UpstreamError = UpstreamTimedOut(f"did not accept a connection in {seconds:g} s")
         except OSError as exc:
             error = UpstreamUnreachable(exc.strerror or str(exc) or type(exc).__name__)
+        except UnicodeError as exc:  # out of the idna codec
+            error = UpstreamUnreachable(f"{self._host!r} is no host name: {exc}")
         else:
             connection.send(exchange)
             return
@@ -293,7 +295,7 @@ class Connection(asyncio.Protocol):
         self._is_reusable = False
         self._is_paused = False
         self._got_bytes = False
-        self._last_read = 0.0
+        self._last_read = self._loop.time()  # the sweep may come before the first request
         self._status = 0
         self._headers: Headers = []
 

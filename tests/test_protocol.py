@@ -198,6 +198,20 @@ async def test_http_1_0_client_gets_a_body_of_unknown_length_without_chunks(
     assert answer.body == b"hello"
 
 
+async def test_http_1_0_client_does_not_take_half_a_body_of_unknown_length_for_the_whole(
+    proxy: WiredProxy, upstream: FakeImgproxy
+) -> None:
+    upstream.script(
+        b"/a", head(*STORABLE, b"Transfer-Encoding: chunked") + b"5\r\nhello\r\n", End.CLOSE
+    )
+    async with connected(proxy.port) as wire:
+        wire.send(b"GET /a HTTP/1.0\r\n" + HOST + b"\r\n\r\n")
+        await wire.head()
+        assert await wire.some(5) == b"hello"
+        with pytest.raises(ConnectionResetError):
+            await wire.some(1)
+
+
 # Limits of a head
 
 
@@ -257,6 +271,18 @@ async def test_head_just_under_a_limit_passes(
         assert (await wire.answer()).status == 200
 
     assert len(upstream.received[0].all(b"a")) == len(lines)
+
+
+async def test_head_under_the_limit_passes_in_however_many_pieces_it_comes(
+    proxy: WiredProxy,
+) -> None:
+    whole = request(b"/a", *[b"A: " + b"b" * 990] * 60)
+    async with connected(proxy.port) as wire:
+        for start in range(0, len(whole), 1000):
+            wire.send(whole[start : start + 1000])
+            await wire.flush()
+            await asyncio.sleep(0)
+        assert (await wire.answer()).status == 200
 
 
 async def test_each_request_of_a_connection_has_the_limits_for_itself(proxy: WiredProxy) -> None:

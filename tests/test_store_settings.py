@@ -126,6 +126,8 @@ def test_store_is_where_the_environment_says(
                 ("file:a", "file:a"),
                 ("file:///", "file:///"),
                 ("file:///a/%2e%2e/b", "file:///a/%2e%2e/b"),
+                ("file:///a/%ff", "file:///a/%ff"),
+                ("file:///a/%00", "file:///a/%00"),
                 ("file://[/a", "file://[/a"),
             ]
         ],

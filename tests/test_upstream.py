@@ -17,7 +17,7 @@ from imgproxy_cache.errors import (
     UpstreamTimedOut,
     UpstreamUnreachable,
 )
-from imgproxy_cache.upstream import Exchange, Upstream
+from imgproxy_cache.upstream import Connection, Exchange, Upstream
 from tests.servers.upstreams import (
     STORABLE,
     End,
@@ -72,6 +72,7 @@ class Collected:
 async def connections_to(
     port: int,
     *,
+    host: str = "127.0.0.1",
     max_connections: int = 10,
     max_waiting: int = 100,
     wait_seconds: float = SECONDS,
@@ -80,7 +81,7 @@ async def connections_to(
     max_idle_seconds: float = 8.0,
 ) -> AsyncIterator[Upstream]:
     async with Upstream(
-        "127.0.0.1",
+        host,
         port,
         max_connections=max_connections,
         max_waiting=max_waiting,
@@ -309,6 +310,18 @@ async def test_connection_whose_request_was_given_up_before_it_was_sent_counts_a
     assert [one.target for one in imgproxy.received] == [b"/b", b"/b"]
 
 
+async def test_connection_that_was_just_made_is_not_taken_for_an_idle_one(
+    imgproxy: FakeImgproxy,
+) -> None:
+    async with connections_to(imgproxy.port) as upstream:
+        transport, connection = await asyncio.get_running_loop().create_connection(
+            lambda: Connection(upstream), "127.0.0.1", imgproxy.port
+        )
+        now = asyncio.get_running_loop().time()
+        connection.check_time(now, max_idle_seconds=8, read_timeout_seconds=60)
+        assert not transport.is_closing()
+
+
 # Answers that break
 
 
@@ -408,6 +421,14 @@ async def test_imgproxy_that_is_not_there_is_unreachable(unused_port: int) -> No
 
     assert isinstance(answer.error, UpstreamUnreachable)
     assert "refused" in str(answer.error).lower()
+
+
+async def test_imgproxy_whose_name_can_be_none_is_unreachable(unused_port: int) -> None:
+    async with connections_to(unused_port, host="imgproxy..internal") as upstream:
+        answer = await fetched(upstream, b"/a")
+
+    assert isinstance(answer.error, UpstreamUnreachable)
+    assert "imgproxy..internal" in str(answer.error)
 
 
 @pytest.fixture

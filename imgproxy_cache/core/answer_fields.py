@@ -23,6 +23,7 @@ _NAMED: Final = frozenset(
         b"vary",
     }
 )
+_OF_ONE_CLIENT: Final = frozenset({b"set-cookie", b"x-request-id"})
 _NO_STORE: Final = (b"Cache-Control", b"no-store")
 
 
@@ -80,13 +81,14 @@ def answer_headers(
     The fields of an answer as they go on to one client.
 
     Our `Cache-Status` comes behind those of the caches before us.  A given
-    `request_id` replaces imgproxy's: clients that share a fetch do not share it.
+    `request_id` replaces imgproxy's: clients that share a fetch do not share it,
+    nor the cookies that were set for the one that asked first.
 
     Source: RFC 9211 section 2
     """
     kept = fields.for_clients
     if request_id is not None:
-        kept = [field for field in kept if field[0].lower() != b"x-request-id"]
+        kept = [field for field in kept if field[0].lower() not in _OF_ONE_CLIENT]
         kept.append((b"X-Request-Id", request_id))
     return [*kept, (b"Cache-Status", cache_status)]
 

@@ -98,6 +98,12 @@ def test_request_id_that_is_given_replaces_imgproxys() -> None:
     assert answered([], request_id=b"mine") == [ours, CACHE_STATUS]
 
 
+def test_cookies_are_set_for_the_client_that_asked_first_alone() -> None:
+    cookie = (b"Set-Cookie", b"session=1")
+    assert answered([cookie]) == [cookie, CACHE_STATUS]
+    assert cookie not in answered([cookie], request_id=b"mine")
+
+
 @pytest.mark.parametrize("tape", all_tapes(), ids=str)
 def test_recorded_answer_keeps_all_but_what_is_ours_to_change(tape: Tape) -> None:
     changed = {b"connection", b"keep-alive", b"transfer-encoding"}
