@@ -1,7 +1,7 @@
 # imgproxy with imgproxy-cache in front of it:
 #
 #   docker build -t imgproxy-cache .
-#   docker run -p 8080:8080 -e S3_BUCKET=... -e AWS_ACCESS_KEY_ID=... -e AWS_SECRET_ACCESS_KEY=... imgproxy-cache
+#   docker run -p 8080:8080 -v spool:/var/spool/imgproxy-cache -e S3_BUCKET=... -e AWS_ACCESS_KEY_ID=... -e AWS_SECRET_ACCESS_KEY=... imgproxy-cache
 #
 # Needs imgproxy 4.0.12 or newer: earlier 4.0 answered errors, and sources cut short, as good images.
 
@@ -33,9 +33,13 @@ COPY --from=environment /opt/imgproxy-cache /opt/imgproxy-cache
 # is given. Before imgproxy alone, so that the allocator is imgproxy's and not Python's.
 RUN printf '#!/bin/sh\nexec entrypoint.sh imgproxy "$@"\n' >/opt/imgproxy-cache/bin/imgproxy-by-entrypoint \
  && chmod 755 /opt/imgproxy-cache/bin/imgproxy-by-entrypoint
+# Images wait here that the bucket has not taken yet: mount a volume, and they survive the container.
+RUN install -d -m 700 -o 999 /var/spool/imgproxy-cache
 ENV PATH=/opt/imgproxy-cache/bin:$PATH \
-    CACHE_IMGPROXY_BIN=/opt/imgproxy-cache/bin/imgproxy-by-entrypoint
+    CACHE_IMGPROXY_BIN=/opt/imgproxy-cache/bin/imgproxy-by-entrypoint \
+    CACHE_SPOOL_DIR=/var/spool/imgproxy-cache
 USER 999
+VOLUME /var/spool/imgproxy-cache
 EXPOSE 8080
 HEALTHCHECK --interval=15s --timeout=6s --start-period=40s CMD ["imgproxy-cache", "check", "--health"]
 ENTRYPOINT ["imgproxy-cache"]

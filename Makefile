@@ -44,8 +44,9 @@ fix: dev ## repair what the tools of `make check` can repair
 bench: dev ## what a request and a stored image cost, beside nginx, obstore and imgproxy alone
 	@$(BIN)/python -m benchmarks
 
-soak: dev ## 100,000 renders by the embedded engine: does its memory stay flat?
+soak: dev ## two hours: 100,000 renders, half an hour of load, and the fault suite in its long form
 	@$(BIN)/python -m benchmarks.soak
+	@FAULTS=long $(BIN)/python -m pytest -s tests/faults tests/faults/soak.py
 
 image-test: dev ## build the container image on a stand-in base and run it (root, Debian or Ubuntu)
 	@tests/image/run

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import uvloop
 
-from benchmarks import end_to_end, memory, passing, rendering, stalls, storing
+from benchmarks import end_to_end, memory, passing, rendering, spooling, stalls, storing
 from benchmarks.machine import ALL_CORES, OTHER_CORE, load_average, processor
 from benchmarks.table import Row, table
 from tests.servers import build
@@ -24,6 +24,7 @@ from tests.servers import build
 PARTS: dict[str, Callable[[Path], Awaitable[list[Row]]]] = {
     "passing": passing.measure,
     "storing": storing.measure,
+    "spooling": spooling.measure,
     "stalls": stalls.measure,
     "memory": memory.measure,
     "rendering": rendering.measure,

@@ -44,10 +44,12 @@ class Client(asyncio.BufferedProtocol):
         self._transport: asyncio.Transport | None = None
         self._is_waiting = False
         self.is_lost = False
+        self.asked_at = 0.0
 
     def ask(self, target: bytes) -> None:
         assert self._transport is not None
         self._is_waiting = True
+        self.asked_at = time.monotonic()
         self._transport.write(_REQUEST % target)
 
     def close(self) -> None:
@@ -97,6 +99,8 @@ class Tally:
 
     def __init__(self) -> None:
         self.statuses: Counter[int] = Counter()
+        self.seconds: list[float] = []
+        """How long each answer took, its body included."""
         self.finished = asyncio.Event()
         """Set when there was nothing left to ask for, and all is answered."""
 
@@ -159,6 +163,7 @@ async def asking_at_rate(
 
     def was_answered(client: Client, status: int) -> None:
         tally.statuses[status] += 1
+        tally.seconds.append(time.monotonic() - client.asked_at)
         idle.append(client)
 
     async def ask(clients: list[Client]) -> None:

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
@@ -71,18 +72,24 @@ async def proxy(
 ) -> AsyncIterator[Server]:
     """imgproxy-cache with its defaults, keeping images in the store that the variables name."""
     port = free_port()
+    # A spool of its own: what another run has left is not uploaded in this one.
+    spool = Path(tempfile.mkdtemp(prefix="imgproxy-cache-bench-spool-"))
     environ = {
         **_clean_environ(),
         **store,
+        "TMPDIR": str(spool),
         "IMGPROXY_BIND": f"127.0.0.1:{port}",
         "CACHE_UPSTREAM_URL": f"http://127.0.0.1:{upstream_port}",
         "CACHE_ADMIN_BIND": f"127.0.0.1:{free_port()}",
         **(settings or {}),
     }
-    async with _started([PYTHON, *command], port, environ, cores) as pid:
-        # It listens before it has opened its store: wait for that.
-        await answered(port, b"/health")
-        yield Server("imgproxy-cache", pid, port)
+    try:
+        async with _started([PYTHON, *command], port, environ, cores) as pid:
+            # It listens before it has opened its store: wait for that.
+            await answered(port, b"/health")
+            yield Server("imgproxy-cache", pid, port)
+    finally:
+        shutil.rmtree(spool)
 
 
 def nginx_program() -> str | None:

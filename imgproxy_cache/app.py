@@ -12,7 +12,7 @@ import socket
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import uvicorn
 from starlette.applications import Starlette
@@ -21,13 +21,17 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from imgproxy_cache.admin import Check, admin_app
 from imgproxy_cache.buffer import Buffer
+from imgproxy_cache.core.location import whereabouts
 from imgproxy_cache.errors import StoreError
 from imgproxy_cache.health import ImgproxyHealth
 from imgproxy_cache.log import InfoLog
 from imgproxy_cache.metrics import Level, Metrics
 from imgproxy_cache.proxy import Proxy
 from imgproxy_cache.settings import Settings
+from imgproxy_cache.spool import open_spool
+from imgproxy_cache.spooling import Spooling, SpoolLimits
 from imgproxy_cache.stores import Store, open_store
+from imgproxy_cache.upload_events import UploadEvents
 from imgproxy_cache.uploads import Uploads
 from imgproxy_cache.upstream import Upstream
 
@@ -89,13 +93,7 @@ def proxy_app(
             store = await stack.enter_async_context(open_store(settings.store))
             upstream = await stack.enter_async_context(upstream_from(settings))
             uploads = await stack.enter_async_context(
-                Uploads(
-                    store,
-                    concurrency=settings.upload_concurrency,
-                    max_items=settings.upload_queue_items,
-                    max_bytes=settings.upload_queue_bytes,
-                    events=metrics,
-                )
+                uploads_from(settings, store, metrics, info_log=info_log)
             )
             buffer = Buffer(
                 settings.buffer_bytes,
@@ -118,7 +116,8 @@ def proxy_app(
             stack.push_async_callback(lambda: proxy.finish(stop_deadline() - LAST_UPLOADS_SECONDS))
             checks = {
                 "imgproxy": health_from(settings, upstream).why_not_ready,
-                "store": _store_check(store),
+                "store": _store_check(store, uploads),
+                "spool": _spool_check(uploads),
             }
             await stack.enter_async_context(_reading_levels(metrics))
             if admin_sockets:
@@ -138,6 +137,39 @@ def upstream_from(settings: Settings) -> Upstream:
         wait_seconds=settings.upstream_wait_seconds,
         connect_timeout_seconds=settings.upstream_connect_timeout_seconds,
         read_timeout_seconds=settings.upstream_read_timeout_seconds,
+    )
+
+
+def uploads_from(
+    settings: Settings,
+    store: Store,
+    events: UploadEvents,
+    *,
+    info_log: InfoLog | None = None,
+    spool_is_lasting: bool | None = None,
+) -> Uploads:
+    """One worker's: it may fill its part of the spool."""
+    has_spool = settings.spool_items > 0
+    return Uploads(
+        store,
+        events,
+        concurrency=settings.upload_concurrency,
+        max_items=settings.upload_queue_items,
+        max_bytes=settings.upload_queue_bytes,
+        open_spool=partial(
+            open_spool, settings.spool_dir, whereabouts(settings.store), sync=settings.spool_sync
+        )
+        if has_spool
+        else None,
+        spool_limits=SpoolLimits(
+            max_bytes=max(1, settings.spool_bytes // settings.workers),
+            max_files=max(1, settings.spool_items // settings.workers),
+            max_age_seconds=settings.spool_max_age_seconds,
+        ),
+        spool_is_lasting=settings.spool_is_lasting
+        if spool_is_lasting is None
+        else spool_is_lasting,
+        info_log=info_log,
     )
 
 
@@ -170,11 +202,31 @@ def _levels(upstream: Upstream, buffer: Buffer, uploads: Uploads) -> tuple[Level
         ("upload_queue_items_limit", "Their limit", lambda: uploads.max_items),
         ("upload_queue_bytes", "Bytes waiting for upload", lambda: uploads.queue_bytes),
         ("upload_queue_bytes_limit", "Their limit", lambda: uploads.max_bytes),
+        ("upload_waiting", "Images not stored yet, in memory or spool", lambda: uploads.waiting),
+        ("upload_oldest_seconds", "Age of the oldest of them", lambda: uploads.oldest_seconds),
+        ("store_is_down", "1 while nothing is uploaded", lambda: uploads.store_problem is not None),
+        *_spool_levels(uploads.spool),
     )
 
 
-def _store_check(store: Store) -> Check:
+def _spool_levels(spool: Spooling | None) -> tuple[Level, ...]:
+    if spool is None:
+        return ()
+    limits = spool.limits
+    return (
+        ("spool_items", "Images in the spool", lambda: spool.files),
+        ("spool_items_limit", "Their limit", lambda: limits.max_files),
+        ("spool_bytes", "Bytes in the spool", lambda: spool.bytes),
+        ("spool_bytes_limit", "Their limit", lambda: limits.max_bytes),
+        ("spool_max_age_seconds", "Older images are given up", lambda: limits.max_age_seconds),
+        ("spool_is_failing", "1 while nothing is spooled", lambda: spool.problem is not None),
+    )
+
+
+def _store_check(store: Store, uploads: Uploads) -> Check:
     async def why_not_ready() -> str | None:
+        if uploads.store_problem is not None:
+            return uploads.store_problem
         try:
             async with asyncio.timeout(STORE_CHECK_SECONDS):
                 await store.check()
@@ -183,6 +235,13 @@ def _store_check(store: Store) -> Check:
         except TimeoutError:
             return f"{store.place}: check: no answer in {STORE_CHECK_SECONDS:g} s"
         return None
+
+    return why_not_ready
+
+
+def _spool_check(uploads: Uploads) -> Check:
+    async def why_not_ready() -> str | None:
+        return uploads.spool_problem
 
     return why_not_ready
 

@@ -1,9 +1,9 @@
 """`imgproxy-cache check`: whether a set-up works, told without serving anybody."""
 
 import secrets
+import time
 from collections.abc import AsyncIterator, Awaitable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
 from imgproxy_cache.app import health_from, upstream_from
 from imgproxy_cache.core.image import Image, image_from_answer
@@ -61,7 +61,7 @@ async def _check_probe(store: Store) -> AsyncIterator[Finding]:
         content_type="text/plain",
         cache_control="no-store",
         content_disposition=None,
-        now=datetime.now(UTC),
+        at=time.time(),
     )
     written = await _try("write", store, store.put(key, probe))
     yield written

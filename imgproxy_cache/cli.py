@@ -66,6 +66,19 @@ and all, as it stands in the URL after the host; what follows a "?" does not cou
   imgproxy-cache key /insecure/rs:fill:300:300/plain/https://example.com/image.jpg"""
 
 
+SPOOL = """\
+Shows the images that were answered and that the store has not taken yet: how many, how large and
+how old they are, why uploads failed lately, and what was set aside (damaged files, and images that
+the store will not have). Works while the server runs, and when it does not.
+
+`imgproxy-cache spool retry` has everything tried now. A running server is asked to; else the images
+are uploaded here. Exit status 1 when some could not be.
+
+Run it with the server's settings, as the user that the server runs as:
+
+  docker exec CONTAINER imgproxy-cache spool"""
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status: 2 for wrong settings or arguments."""
     arguments = _parser().parse_args(argv)
@@ -152,6 +165,20 @@ def _key(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     return 0
 
 
+def _spool(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    from imgproxy_cache import log  # noqa: PLC0415
+    from imgproxy_cache.spool_command import describe_spool, retry_spool  # noqa: PLC0415
+
+    settings = Settings.from_environ(environ)
+    if arguments.action == "list":
+        print("\n".join(describe_spool(settings)))
+        return 0
+    log.configure("error", None)
+    result, status = retry_spool(settings)
+    print(result)
+    return status
+
+
 def _with_a_store(environ: Mapping[str, str]) -> Mapping[str, str]:
     """Commands that use no store do not insist on one."""
     is_named = any(environ.get(name) for name in ("S3_BUCKET", "BUCKET_NAME", "CACHE_STORE_URL"))
@@ -208,6 +235,16 @@ def _parser() -> argparse.ArgumentParser:
     added = add("check", _check, "prove the set-up without serving", CHECK, _settings())
     added.add_argument(
         "--health", action="store_true", help="only ask the running proxy for its health"
+    )
+    added = add(
+        "spool",
+        _spool,
+        "show what the store has not taken yet, or have it tried now",
+        SPOOL,
+        _settings("S3_BUCKET", "CACHE_STORE_URL", "CACHE_SPOOL_DIR"),
+    )
+    added.add_argument(
+        "action", nargs="?", choices=("list", "retry"), default="list", help="what to do [list]"
     )
     added = add(
         "key",

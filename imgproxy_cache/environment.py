@@ -45,10 +45,12 @@ class Environment:
                 return name, value.strip()
         return None
 
-    def flag(self, name: str) -> bool:
-        """A truth value, false if it is not set."""
+    def flag(self, name: str, *, default: bool = False) -> bool:
+        """A truth value."""
         value = self.text(name)
-        if value is not None and value not in _TRUE | _FALSE:
+        if value is None:
+            return default
+        if value not in _TRUE | _FALSE:
             self.reject(name, "true or false")
         return value in _TRUE
 

@@ -72,3 +72,11 @@ class UpstreamBusy(UpstreamError):  # noqa: N818
 
 class ListenError(ImgproxyCacheError):
     """An address that we cannot listen on."""
+
+
+class SpoolError(ImgproxyCacheError):
+    """The spool's folder cannot be used, or not safely."""
+
+
+class SpoolFileError(ImgproxyCacheError):
+    """A file of the spool is not what was written."""

@@ -19,9 +19,20 @@ and, where there is a sentence for people, `message`.  The events:
 ``image.refused``      announced as stored, but it did not arrive whole
 ``client.stalled``     cut off: it took no byte of its answer
 ``upload.stored``      "Uploaded to S3"; `path`, `bucket`, `key`
-``upload.failed``      once for each image that the store did not take
+``upload.unchanged``   the store had it already (debug)
+``upload.retried``     some failed at first, the store took others: why, how often (one a minute)
+``upload.failed``      once for each image that the store would not have in the end
 ``upload.dropped``     the queue was full
-``upload.abandoned``   what a stop left behind
+``upload.expired``     it waited for longer than `CACHE_SPOOL_MAX_AGE_SECONDS`
+``upload.left``        what a stop left in the spool, for the next start
+``upload.abandoned``   what a stop lost
+``store.failed``       nothing is uploaded from now on, and why; images are kept
+``store.awaited``      this goes on (one a minute); how much waits, since when
+``store.recovered``    uploading again
+``spool.adopted``      found in the spool: an earlier run or a worker that died has left it
+``spool.quarantined``  a file of the spool is damaged, or the store will not have it
+``spool.failed``       nothing goes into the spool from now on, and why
+``spool.recovered``    the spool takes images again
 =====================  =========================================================
 
 No line holds a secret: targets come without their query, settings without values.

@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from prometheus_client import (
@@ -27,6 +27,10 @@ from prometheus_client.multiprocess import MultiProcessCollector
 PREFIX = "imgproxy_cache"
 # From an answer out of memory to imgproxy's own time-out.
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+# From an upload at once to one after a long outage.
+AGES = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 5, 30, 60, 300, 1800, 7200, 86_400, 604_800)
+
+WORST_COUNTS = ("_seconds", "_is_down", "_is_failing")
 
 Level = tuple[str, str, Callable[[], float]]
 """A gauge: name, help, how to read it."""
@@ -47,14 +51,20 @@ class Metrics:
         self._fetched_bytes = self._counter("fetched_bytes", "Bytes of bodies from imgproxy")
         self._fetches = self._counter("fetches", "Answers of imgproxy by status", "status")
         self._seconds = self._histogram("request_seconds", "From request to the end of the answer")
-        self._uploads = self._counter("uploads", "Uploads by result", "result")
-        self._uploaded = self._counter("uploaded_bytes", "Bytes of images stored")
+        self._uploads = self._counter("uploads", "What became of images to be stored", "result")
+        self._upload_bytes = self._counter("upload_bytes", "Bytes of these images", "result")
         self._upload_seconds = self._histogram("upload_seconds", "Time that storing took")
+        self._stored_age = self._histogram(
+            "stored_age_seconds", "From acceptance until stored", AGES
+        )
+        self._spooled_age = self._histogram(
+            "spooled_age_seconds", "From acceptance until in the spool", AGES
+        )
         # Kept as plain numbers until the next reading: a counter's `inc` costs 0.5 us.
         self._requests_by: defaultdict[str, int] = defaultdict(int)
         self._fetches_by: defaultdict[int, int] = defaultdict(int)
-        self._seconds_buckets = [0] * (len(SECONDS) + 1)
-        self._seconds_sum = 0.0
+        self._uploads_by: defaultdict[str, int] = defaultdict(int)
+        self._upload_bytes_by: defaultdict[str, int] = defaultdict(int)
         self._answered = 0
         self._fetched = 0
         _forget_dead_workers()
@@ -64,8 +74,7 @@ class Metrics:
     def request_ended(self, outcome: str, *, collapsed: bool, seconds: float, size: int) -> None:
         self._requests_by[outcome] += 1
         self._answered += size
-        self._seconds_buckets[bisect_left(SECONDS, seconds)] += 1
-        self._seconds_sum += seconds
+        self._seconds.add(seconds)
         if collapsed:
             self._collapsed.inc()
 
@@ -75,26 +84,58 @@ class Metrics:
 
     def refused(self, why_not: str) -> None:
         """Announced as stored, and then not fit to be."""
-        self._uploads.labels(f"refused_{why_not}").inc()
+        self._uploads_by[f"refused_{why_not}"] += 1
 
     def client_was_cut_off(self) -> None:
         self._cut_off.inc()
 
     # Uploads (UploadEvents)
 
-    def stored(self, size: int, seconds: float) -> None:
-        self._uploads.labels("stored").inc()
-        self._uploaded.inc(size)
-        self._upload_seconds.observe(seconds)
+    def accepted(self, size: int) -> None:
+        self._became("accepted", size)
 
-    def failed(self, kind: str) -> None:
-        self._uploads.labels(f"failed_{kind}").inc()
+    def adopted(self, size: int, age: float) -> None:
+        self._became("adopted", size)
+
+    def spooled(self, size: int, age: float) -> None:
+        self._became("spooled", size)
+        self._spooled_age.add(age)
+
+    def retried(self, size: int, kind: str) -> None:
+        self._became(f"retried_{kind}", size)
+
+    def stored(self, size: int, age: float, seconds: float) -> None:
+        self._became("stored", size)
+        self._upload_seconds.add(seconds)
+        self._stored_age.add(age)
+
+    def unchanged(self, size: int) -> None:
+        self._became("unchanged", size)
+
+    def superseded(self, size: int) -> None:
+        self._became("superseded", size)
+
+    def failed(self, size: int, kind: str) -> None:
+        self._became(f"failed_{kind}", size)
+
+    def quarantined(self, size: int) -> None:
+        self._became("quarantined", size)
 
     def dropped(self, size: int) -> None:
-        self._uploads.labels("dropped").inc()
+        self._became("dropped", size)
 
-    def abandoned(self, items: int) -> None:
-        self._uploads.labels("abandoned").inc(items)
+    def expired(self, size: int, age: float) -> None:
+        self._became("expired", size)
+
+    def left(self, items: int, size: int) -> None:
+        self._became("left", size, items)
+
+    def abandoned(self, items: int, size: int) -> None:
+        self._became("abandoned", size, items)
+
+    def _became(self, result: str, size: int, items: int = 1) -> None:
+        self._uploads_by[result] += items
+        self._upload_bytes_by[result] += size
 
     # Levels
 
@@ -102,7 +143,11 @@ class Metrics:
         """Show what these functions return."""
         for name, text, read in levels:
             gauge = Gauge(
-                f"{PREFIX}_{name}", text, registry=self._registry, multiprocess_mode="livesum"
+                f"{PREFIX}_{name}",
+                text,
+                registry=self._registry,
+                # Of all workers the oldest counts, and the one that has trouble.
+                multiprocess_mode="livemax" if name.endswith(WORST_COUNTS) else "livesum",
             )
             self._levels.append((gauge, read))
         self.read_levels()
@@ -113,23 +158,26 @@ class Metrics:
             self._requests.labels(outcome).inc(number)
         for status, number in self._fetches_by.items():
             self._fetches.labels(str(status)).inc(number)
+        for result, number in self._uploads_by.items():
+            self._uploads.labels(result).inc(number)
+        for result, number in self._upload_bytes_by.items():
+            self._upload_bytes.labels(result).inc(number)
         self._answer_bytes.inc(self._answered)
         self._fetched_bytes.inc(self._fetched)
-        self._hand_over_seconds()
+        for tallied in (
+            self._seconds,
+            self._upload_seconds,
+            self._stored_age,
+            self._spooled_age,
+        ):
+            tallied.hand_over()
         self._requests_by.clear()
         self._fetches_by.clear()
+        self._uploads_by.clear()
+        self._upload_bytes_by.clear()
         self._answered = self._fetched = 0
         for gauge, read in self._levels:
             gauge.set(read())
-
-    def _hand_over_seconds(self) -> None:
-        # prometheus-client has no way to add many observations at once, which are
-        # 3 us each: these two are what its `observe` advances.
-        for bucket, number in zip(self._seconds._buckets, self._seconds_buckets, strict=True):
-            bucket.inc(number)
-        self._seconds._sum.inc(self._seconds_sum)
-        self._seconds_buckets = [0] * len(self._seconds_buckets)
-        self._seconds_sum = 0.0
 
     def text(self) -> bytes:
         """All figures in Prometheus' text format."""
@@ -143,8 +191,33 @@ class Metrics:
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
         return Counter(f"{PREFIX}_{name}", text, labels, registry=self._registry)
 
-    def _histogram(self, name: str, text: str) -> Histogram:
-        return Histogram(f"{PREFIX}_{name}", text, registry=self._registry, buckets=SECONDS)
+    def _histogram(self, name: str, text: str, buckets: Sequence[float] = SECONDS) -> _Tallied:
+        return _Tallied(f"{PREFIX}_{name}", text, buckets, self._registry)
+
+
+class _Tallied:
+    """A histogram whose observations are kept as plain numbers until they are handed over."""
+
+    def __init__(
+        self, name: str, text: str, buckets: Sequence[float], registry: CollectorRegistry
+    ) -> None:
+        self._histogram = Histogram(name, text, registry=registry, buckets=buckets)
+        self._bounds = buckets
+        self._counts = [0] * (len(buckets) + 1)
+        self._sum = 0.0
+
+    def add(self, value: float) -> None:
+        self._counts[bisect_left(self._bounds, value)] += 1
+        self._sum += value
+
+    def hand_over(self) -> None:
+        # prometheus-client has no way to add many observations at once, which are
+        # 3 us each: these two are what its `observe` advances.
+        for bucket, number in zip(self._histogram._buckets, self._counts, strict=True):
+            bucket.inc(number)
+        self._histogram._sum.inc(self._sum)
+        self._counts = [0] * len(self._counts)
+        self._sum = 0.0
 
 
 def _forget_dead_workers() -> None:

@@ -30,11 +30,13 @@ import uvloop
 
 from imgproxy_cache import log as logging_setup
 from imgproxy_cache.app import LAST_UPLOADS_SECONDS, health_from, proxy_app, upstream_from
+from imgproxy_cache.errors import SpoolError
 from imgproxy_cache.leaving import leave
 from imgproxy_cache.listen import bound
 from imgproxy_cache.metrics import Metrics
 from imgproxy_cache.protocol import ClientConnection
 from imgproxy_cache.settings import Settings
+from imgproxy_cache.spool_folder import make_private
 from imgproxy_cache.stores import open_store
 
 KEEP_ALIVE_SECONDS = 75  # as nginx's keepalive_timeout
@@ -52,12 +54,14 @@ def serve(settings: Settings) -> int:
 
     Raises:
         ListenError: an address cannot be listened on
+        SpoolError: the folder that was named for the spool is not ours alone
         StoreError: the store cannot even be described
     """
     info_log = logging_setup.configure(settings.log_level, settings.log_format)
     for warning in settings.warnings:
         log.warning("server.warned", message=warning)
     _exit_when_signalled()
+    _look_at_spool(settings)
     with contextlib.ExitStack() as stack:
         public = stack.enter_context(bound(settings.bind))
         admin = stack.enter_context(bound((settings.admin_bind,) if settings.admin_bind else ()))
@@ -77,6 +81,24 @@ def _exit_when_signalled() -> None:
     """While nothing is served yet, a stop has nothing to finish."""
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda number, frame: sys.exit(0))
+
+
+def _look_at_spool(settings: Settings) -> None:
+    """
+    A folder that somebody else can reach into is refused, or done without if nobody named it.
+
+    A disk that is full or fails keeps us from nothing: it is tried again.
+    """
+    try:
+        if settings.spool_items:
+            make_private(settings.spool_dir, may_be_roots=True)
+    except SpoolError as exc:
+        if settings.spool_is_lasting:
+            raise
+        log.warning("server.warned", message=f"images wait in memory only: {exc}")
+    except OSError as exc:
+        reason = f"{settings.spool_dir}: {exc.strerror}: fix CACHE_SPOOL_DIR"
+        log.warning("server.warned", message=f"images wait in memory only: {reason}")
 
 
 async def _open_the_store_once(settings: Settings) -> None:

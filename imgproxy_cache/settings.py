@@ -4,9 +4,11 @@ The settings, and the only reader of the environment.
 What each variable means is in :mod:`imgproxy_cache.settings_reference`.
 """
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network, ip_network
+from pathlib import Path
 from typing import Literal, Self, cast
 
 from imgproxy_cache.addresses import BindAddress, port_collision, read_listeners
@@ -54,6 +56,13 @@ class Settings:
     upload_concurrency: int
     upload_queue_items: int
     upload_queue_bytes: int
+    spool_dir: Path
+    spool_is_lasting: bool
+    """The folder was named by the operator: it is there after a restart."""
+    spool_sync: bool
+    spool_bytes: int
+    spool_items: int
+    spool_max_age_seconds: float
     drain_seconds: float
     imgproxy_bin: str | None
     log_level: LogLevel
@@ -105,6 +114,12 @@ class Settings:
             upload_concurrency=env.number("CACHE_UPLOAD_CONCURRENCY", 8, at_least=1),
             upload_queue_items=env.number("CACHE_UPLOAD_QUEUE_ITEMS", 10_000, at_least=1),
             upload_queue_bytes=_bytes(env, "CACHE_UPLOAD_QUEUE_BYTES", 134_217_728),
+            spool_dir=_spool_dir(env),
+            spool_is_lasting=env.text("CACHE_SPOOL_DIR") is not None,
+            spool_sync=env.flag("CACHE_SPOOL_SYNC", default=True),
+            spool_bytes=_bytes(env, "CACHE_SPOOL_BYTES", 1_073_741_824),
+            spool_items=env.number("CACHE_SPOOL_ITEMS", 100_000, at_least=0),
+            spool_max_age_seconds=env.seconds("CACHE_SPOOL_MAX_AGE_SECONDS", 604_800),
             drain_seconds=env.seconds("CACHE_DRAIN_SECONDS", 4, may_be_zero=True),
             imgproxy_bin=env.text("CACHE_IMGPROXY_BIN"),
             log_level=_log_level(env),
@@ -124,6 +139,20 @@ class Settings:
 
 def _bytes(env: Environment, name: str, default: int) -> int:
     return env.number(name, default, at_least=1, unit="bytes")
+
+
+def _spool_dir(env: Environment) -> Path:
+    folder = Path(env.text("CACHE_SPOOL_DIR") or _temporary_spool(env))
+    if not folder.is_absolute():
+        env.reject(
+            "CACHE_SPOOL_DIR", "a folder from the root on, such as /var/spool/imgproxy-cache"
+        )
+    return folder
+
+
+def _temporary_spool(env: Environment) -> str:
+    """Each user has one: of another's folder nothing can be taken over."""
+    return f"{env.text('TMPDIR') or '/tmp'}/imgproxy-cache-spool-{os.geteuid()}"  # noqa: S108
 
 
 def _trusted_proxies(env: Environment) -> tuple[IPNetwork, ...]:

@@ -110,9 +110,29 @@ SETTINGS = (
     Setting(
         "CACHE_UPLOAD_QUEUE_ITEMS",
         "10000",
-        "Images that may wait for upload; beyond it they are answered and not stored.",
+        "Images that may wait for upload in memory, for each worker; beyond it they are answered "
+        "and not stored.",
     ),
     Setting("CACHE_UPLOAD_QUEUE_BYTES", "134217728", "The same in bytes."),
+    Setting(
+        "CACHE_SPOOL_DIR",
+        "a temporary folder",
+        "Where images wait that the store has not taken yet; one that is set is expected to be "
+        "there after a restart: a volume.",
+    ),
+    Setting(
+        "CACHE_SPOOL_SYNC",
+        "true",
+        "Have the disk confirm each image in the spool; `false` is cheaper, and a machine that "
+        "loses its power then loses the images of the last half minute.",
+    ),
+    Setting("CACHE_SPOOL_BYTES", "1073741824", "What the spool may take, all workers together."),
+    Setting("CACHE_SPOOL_ITEMS", "100000", "The same in images; `0` turns the spool off."),
+    Setting(
+        "CACHE_SPOOL_MAX_AGE_SECONDS",
+        "604800",
+        "Images that have waited for longer are given up.",
+    ),
     Setting(
         "CACHE_DRAIN_SECONDS",
         "4",

@@ -1,69 +1,55 @@
-"""
-What happens to an image after it was answered: it is stored, in the background.
+r"""
+What happens to an image after it was answered: it is stored, however long that takes.
 
-Everything here is bounded: images that wait or are on their way to the store by number and by
-bytes, uploads at once by number.  What does not fit is not stored, and counted.
+::
+
+    offer -> memory -> dedup -> store
+                |  \              ^
+                |   spool (disk) -|   after a restart, or when memory is needed
+                v
+              dropped, and counted, when neither has room
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+import json
+import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from time import perf_counter
+from contextlib import suppress
+from random import random
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Self
 
 import structlog
 
-from imgproxy_cache.core.image import Image, image_from_answer
-from imgproxy_cache.core.key import Key
-from imgproxy_cache.errors import StoreError
+from imgproxy_cache.errors import SpoolError
+from imgproxy_cache.pending import Pending, Upload
+from imgproxy_cache.spool import Spool
+from imgproxy_cache.spool_folder import SpoolFile
+from imgproxy_cache.spooling import GRACE_SECONDS, Spooling, SpoolLimits
 from imgproxy_cache.stores import Store
+from imgproxy_cache.upload_events import UploadEvents
+from imgproxy_cache.uploader import Uploader
 
 log = structlog.get_logger()
 
-# Joining and hashing takes 1 ms a megabyte: smaller ones are done in the event loop, where they
-# cost less than the way to a thread and back (0.1 ms) and stall nobody.
-INLINE_BYTES = 256 * 1024
-
-
-@dataclass(frozen=True, slots=True)
-class Upload:
-    """A whole image as it came from imgproxy; `path` is the raw one, without its query."""
-
-    key: Key
-    path: bytes
-    chunks: tuple[bytes, ...]
-    size: int
-    content_type: str
-    cache_control: str | None
-    content_disposition: str | None
-
-
-class UploadEvents(Protocol):
-    """Is told what became of every upload that was offered: exactly one of these for each."""
-
-    def stored(self, size: int, seconds: float) -> None:
-        """The store has it; `seconds` from the start of its upload, without waiting."""
-
-    def failed(self, kind: str) -> None:
-        """The store refused or could not be reached: the kind of the StoreError."""
-
-    def dropped(self, size: int) -> None:
-        """There was no room for it."""
-
-    def abandoned(self, items: int) -> None:
-        """So many were not stored when time was up."""
+# An upload that takes longer has failed: a store that hangs is asked again soon after it is back.
+UPLOAD_SECONDS = 10.0
+TICK_SECONDS = 1.0
+ADOPT_SECONDS = 5.0
+# Writing what waits into the spool is worth more than being in time by so much.
+LAST_FLUSH_SECONDS = 0.5
+# A store that was down is asked once more when we stop.
+LAST_PROBE_SECONDS = 1.0
 
 
 class Uploads:
     """
-    The queue in front of the store, and the tasks that empty it.
+    The images that wait for the store: in memory, within bounds, and in the spool.
 
-    A task lives while there is something to upload, so that none can be missing later.
+    `max_items` and `max_bytes` bound what is in memory, the spool has its own limits.
+    With `spool_is_lasting` a stop does not wait for a store that is down.
     """
 
     def __init__(
@@ -74,78 +60,142 @@ class Uploads:
         concurrency: int,
         max_items: int,
         max_bytes: int,
-        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        open_spool: Callable[[], Spool] | None = None,
+        spool_limits: SpoolLimits | None = None,
+        spool_is_lasting: bool = False,
+        upload_seconds: float = UPLOAD_SECONDS,
+        now: Callable[[], float] = time.time,
+        jitter: Callable[[], float] = random,
+        info_log: Callable[..., None] | None = None,
     ) -> None:
-        self._store = store
-        self._events = events
-        self._concurrency = concurrency
         self.max_items = max_items
         self.max_bytes = max_bytes
+        self._uploader = Uploader(
+            store,
+            events,
+            concurrency=concurrency,
+            max_items=max_items,
+            max_bytes=max_bytes,
+            upload_seconds=upload_seconds,
+            now=now,
+            jitter=jitter,
+            info_log=info_log,
+        )
+        self.spool: Spooling | None = None
+        if open_spool is not None and spool_limits is not None:
+            self.spool = Spooling(open_spool, spool_limits, self._uploader.spooled)
+            self._uploader.spool = self.spool
+        self._waiting = self._uploader.waiting
+        self._outages = self._uploader.outages
+        self._events = events
+        self._spool_is_lasting = spool_is_lasting
         self._now = now
-        self._waiting: deque[Upload] = deque()
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._working = 0
-        self._items = 0
-        self._bytes = 0
+        self._ticker: asyncio.Task[None] | None = None
         self._is_closed = False
         self._is_dropping = False
-        bucket = store.place.partition("://")[2].partition("/")[0]
-        self._bucket = bucket or store.place
-        self._message = "Uploaded to S3" if store.place.startswith("s3://") else "Stored"
+        self._retry_asked_at = 0.0
+        self._last_note = ""
+        self._scan_problem = ""
 
     @property
     def queue_items(self) -> int:
-        """Images that wait for their upload or are on their way."""
-        return self._items
+        """Images in memory that wait for their upload or are on their way."""
+        return self._waiting.items
 
     @property
     def queue_bytes(self) -> int:
-        """Their bytes."""
-        return self._bytes
+        """Their bytes, and those of what is read from the spool for its upload."""
+        return self._waiting.bytes
+
+    @property
+    def waiting(self) -> int:
+        """All images that the store does not have yet, in memory or in the spool."""
+        return len(self._waiting)
+
+    @property
+    def oldest_seconds(self) -> float:
+        """Age of the image that waits longest; 0 if none does."""
+        return self._uploader.oldest_seconds
+
+    @property
+    def store_problem(self) -> str | None:
+        """Why nothing is uploaded at the moment, None if all is well."""
+        return self._outages.problem
+
+    @property
+    def spool_problem(self) -> str | None:
+        """Why nothing goes into the spool at the moment, None if all is well."""
+        return self.spool.problem if self.spool is not None else None
 
     def offer(self, upload: Upload) -> bool:
-        """Takes the image if there is room for it; never waits, never raises."""
-        if (
-            self._is_closed
-            or self._items >= self.max_items
-            or self._bytes + upload.size > self.max_bytes
-        ):
+        """Take the image if there is room for it; never waits, never raises."""
+        waiting = self._waiting.newest(upload.key)
+        if waiting is not None and waiting.is_same_as(upload):
+            self._events.unchanged(upload.size)
+            return True
+        if self._is_closed or not self._has_room(upload.size):
             self._drop(upload)
             return False
-        self._items += 1
-        self._bytes += upload.size
-        self._waiting.append(upload)
-        if self._working < self._concurrency:
-            self._working += 1
-            task = asyncio.create_task(self._work())
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+        pending = Pending(
+            key=upload.key,
+            accepted_at=self._now(),
+            due_at=asyncio.get_running_loop().time() + GRACE_SECONDS,
+            size=upload.size,
+            upload=upload,
+            path=upload.path,
+        )
+        self._is_dropping &= self._waiting.items > 0
+        self._events.accepted(upload.size)
+        self._wait(pending)
+        if self.spool is not None:
+            self.spool.add(pending)
         return True
+
+    async def adopt(self) -> None:
+        """Take over what an earlier run or a worker that died has left; done now and then."""
+        if self.spool is None:
+            return
+        adopted, problem = 0, ""
+        try:
+            async for files in self.spool.adopt():
+                adopted += len(files)
+                for file in files:
+                    self._adopt_file(file)
+        except (OSError, SpoolError) as exc:
+            problem = str(exc)
+        if problem and problem != self._scan_problem:
+            log.error("spool.failed", message=f"cannot be scanned: {problem}", problem=problem)
+        self._scan_problem = problem
+        if adopted:
+            log.info("spool.adopted", message="uploading what was left", items=adopted)
 
     async def drain(self, deadline: float) -> int:
         """
-        Waits until everything is stored, what is offered meanwhile included, but not longer
-        than to the deadline on the event loop's clock; then takes nothing more.
+        Wait until everything is stored, what is offered meanwhile included, but not longer
+        than to the deadline on the event loop's clock; then take nothing more.
 
-        Returns how many had to be abandoned; a line in the log names their number as well.
+        What is left goes into the spool.  Where that lasts, a store that is down is not waited
+        for.  Returns how many images were lost; a line in the log names their number as well.
         """
         loop = asyncio.get_running_loop()
-        while self._tasks and (left := deadline - loop.time()) > 0:
-            await asyncio.wait(self._tasks, timeout=left)
-        self._is_closed = True
-        tasks = tuple(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        abandoned, abandoned_bytes = self._items, self._bytes
-        self._waiting.clear()
-        self._items = self._bytes = 0
-        if abandoned:
-            self._events.abandoned(abandoned)
-            log.warning("upload.abandoned", items=abandoned, bytes=abandoned_bytes)
-        return abandoned
+        await self._flush(deadline)
+        tried, patience = self._uploader.attempts, loop.time() + LAST_PROBE_SECONDS
+        self._uploader.try_now()
+        while self._waiting and (left := deadline - loop.time()) > 0:
+            if self._is_safe_elsewhere() and (
+                self._uploader.attempts > tried or loop.time() > patience
+            ):
+                break
+            self._uploader.ended.clear()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._uploader.ended.wait(), min(left, LAST_PROBE_SECONDS))
+        self._is_closed = self._uploader.is_closed = True
+        await self._flush(deadline)
+        await self._uploader.stop()
+        return self._abandon()
 
     async def __aenter__(self) -> Self:
+        self._ticker = asyncio.create_task(self._tick())
         return self
 
     async def __aexit__(
@@ -155,6 +205,52 @@ class Uploads:
         traceback: TracebackType | None,
     ) -> None:
         await self.drain(deadline=0)
+        if self._ticker is not None:
+            self._ticker.cancel()
+            await asyncio.gather(self._ticker, return_exceptions=True)
+        await self._uploader.settle()
+        if self.spool is not None:
+            await self.spool.close()
+
+    async def _flush(self, deadline: float) -> None:
+        if self.spool is not None:
+            left = deadline - asyncio.get_running_loop().time()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self.spool.flush(), max(left, LAST_FLUSH_SECONDS))
+
+    def _is_safe_elsewhere(self) -> bool:
+        """The store is down, and everything is in a spool that lasts."""
+        return (
+            self._outages.is_open
+            and self._spool_is_lasting
+            and all(pending.file is not None for pending in self._waiting)
+        )
+
+    def _abandon(self) -> int:
+        left = [pending for pending in self._waiting if pending.file is not None]
+        lost = [pending for pending in self._waiting if pending.file is None]
+        left_bytes = sum(pending.size for pending in left)
+        lost_bytes = sum(pending.size for pending in lost)
+        if lost:
+            self._events.abandoned(len(lost), lost_bytes)
+            log.warning(
+                "upload.abandoned",
+                message="neither stored nor in the spool when time was up",
+                items=len(lost),
+                bytes=lost_bytes,
+            )
+        if left:
+            self._events.left(len(left), left_bytes)
+            where = "in the spool for the next start"
+            if not self._spool_is_lasting:
+                where += ", if this machine's temporary folder is still there"
+            log.info("upload.left", message=where, items=len(left), bytes=left_bytes)
+        self._waiting.clear()
+        return len(lost)
+
+    def _has_room(self, size: int) -> bool:
+        waiting = self._waiting
+        return waiting.items < self.max_items and waiting.bytes + size <= self.max_bytes
 
     def _drop(self, upload: Upload) -> None:
         self._events.dropped(upload.size)
@@ -166,79 +262,69 @@ class Uploads:
                 reason="stopping" if self._is_closed else "the upload queue is full",
                 key=upload.key,
                 bytes=upload.size,
-                queue_items=self._items,
-                queue_bytes=self._bytes,
+                queue_items=self.queue_items,
+                queue_bytes=self.queue_bytes,
             )
 
-    async def _work(self) -> None:
-        while self._waiting:
-            upload = self._waiting.popleft()
-            await self._upload(upload)
-            # Not when cancelled: such an upload is one of the abandoned.
-            self._items -= 1
-            self._bytes -= upload.size
-        # No await since the queue was seen empty: whatever is offered from now on starts a task.
-        self._working -= 1
-        self._is_dropping = False
+    def _wait(self, pending: Pending) -> None:
+        older = self._waiting.add(pending)
+        if older is not None:
+            self._uploader.supersede(older)
+        self._uploader.start()
 
-    async def _upload(self, upload: Upload) -> None:
-        """The one place where an upload ends: for later, where it would be tried again."""
-        started = perf_counter()
-        try:
-            if upload.size > INLINE_BYTES:
-                image = await asyncio.to_thread(self._image, upload)
-            else:
-                image = self._image(upload)
-            await self._store.put(upload.key, image)
-        except StoreError as exc:
-            self._failed(upload, exc)
-        except Exception as exc:
-            unexpected = StoreError(
-                operation=f"put {upload.key}",
-                place=self._store.place,
-                cause=f"{type(exc).__name__}: {exc}",
-                hint="this is a bug in imgproxy-cache: please report it",
-                kind="bug",
-            )
-            self._failed(upload, unexpected)
-        else:
-            seconds = perf_counter() - started
-            self._events.stored(upload.size, seconds)
-            log.info(
-                "upload.stored",
-                message=self._message,
-                path=_printable(upload.path),
-                bucket=self._bucket,
-                key=upload.key,
-                bytes=upload.size,
-                seconds=round(seconds, 4),
-            )
+    async def _tick(self) -> None:
+        next_adoption = 0.0
+        while True:
+            self._uploader.deadlines.end_overdue()
+            if self.spool is not None:
+                if time.monotonic() >= next_adoption:
+                    await self.adopt()
+                    next_adoption = time.monotonic() + ADOPT_SECONDS
+                self._expire(self.spool.limits.max_age_seconds)
+                with suppress(OSError, SpoolError):  # writing will tell, if it cannot
+                    await self._look_for_operator(self.spool)
+            self._outages.summarise()
+            await asyncio.sleep(TICK_SECONDS)
 
-    def _image(self, upload: Upload) -> Image:
-        return image_from_answer(
-            path=upload.path,
-            body=b"".join(upload.chunks),
-            content_type=upload.content_type,
-            cache_control=upload.cache_control,
-            content_disposition=upload.content_disposition,
-            now=self._now(),
+    def _adopt_file(self, file: SpoolFile) -> None:
+        pending = Pending(
+            key=file.key,
+            accepted_at=file.accepted_at,
+            due_at=0,
+            size=file.size,
+            upload=None,
+            file=file,
+            was_in_spool=True,
         )
+        self._events.adopted(file.size, self._uploader.age(pending))
+        self._wait(pending)
 
-    def _failed(self, upload: Upload, error: StoreError) -> None:
-        self._events.failed(error.kind)
-        log.error(
-            "upload.failed",
-            message=str(error),
-            path=_printable(upload.path),
-            key=upload.key,
-            place=error.place,
-            operation=error.operation,
-            cause=error.cause,
-            hint=error.hint,
-            kind=error.kind,
-            bytes=upload.size,
+    def _expire(self, max_age_seconds: float) -> None:
+        too_old = self._now() - max_age_seconds
+        while (
+            (oldest := self._waiting.oldest) is not None
+            and oldest.accepted_at < too_old
+            and not self._waiting.is_on_its_way(oldest)
+        ):
+            age = self._uploader.age(oldest)
+            self._events.expired(oldest.size, age)
+            log.warning("upload.expired", key=oldest.key, bytes=oldest.size, age_seconds=round(age))
+            self._uploader.finish(oldest)
+
+    async def _look_for_operator(self, spool: Spooling) -> None:
+        """Do what `imgproxy-cache spool` asks for, and leave word for it."""
+        asked_at = await spool.retry_was_asked_at()
+        if asked_at > self._retry_asked_at:
+            self._retry_asked_at = asked_at
+            self._uploader.try_now()
+        note = json.dumps(
+            {
+                "store_problem": self.store_problem,
+                "spool_problem": self.spool_problem,
+                "memory_items": self.queue_items,
+                "reasons": self._outages.reasons(),
+            }
         )
-
-
-def _printable(path: bytes) -> str:
-    return path.decode("ascii", "backslashreplace")
+        if note != self._last_note:
+            self._last_note = note
+            await spool.note(note)

@@ -38,7 +38,7 @@ FALLBACK = f"this.onerror=null; this.src='https://PROXY{SIGNED_PATH}'"
 
 
 def test_settings_table_is_that_of_the_code() -> None:
-    in_words = {"", "required", "the standard chain", "found"}
+    in_words = {"", "required", "the standard chain", "found", "a temporary folder"}
     expected = [
         [
             ", ".join(f"`{name}`" for name in setting.name.split(", ")),

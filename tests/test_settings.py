@@ -1,8 +1,10 @@
 """What the environment may say, and what is said about it where it may not."""
 
+import os
 import re
 from dataclasses import replace
 from ipaddress import ip_network
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -37,6 +39,12 @@ DEFAULTS = Settings(
     upload_concurrency=8,
     upload_queue_items=10_000,
     upload_queue_bytes=128 * 1024 * 1024,
+    spool_dir=Path(f"/tmp/imgproxy-cache-spool-{os.geteuid()}"),
+    spool_is_lasting=False,
+    spool_sync=True,
+    spool_bytes=1024 * 1024 * 1024,
+    spool_items=100_000,
+    spool_max_age_seconds=7 * 24 * 3600,
     drain_seconds=4,
     imgproxy_bin=None,
     log_level="info",
@@ -102,6 +110,18 @@ def test_one_wrong_setting_is_not_called_several() -> None:
         pytest.param({"CACHE_UPLOAD_CONCURRENCY": "7"}, {"upload_concurrency": 7}),
         pytest.param({"CACHE_UPLOAD_QUEUE_ITEMS": "7"}, {"upload_queue_items": 7}),
         pytest.param({"CACHE_UPLOAD_QUEUE_BYTES": "7"}, {"upload_queue_bytes": 7}),
+        pytest.param(
+            {"CACHE_SPOOL_DIR": "/var/spool/images"},
+            {"spool_dir": Path("/var/spool/images"), "spool_is_lasting": True},
+        ),
+        pytest.param(
+            {"TMPDIR": "/scratch"},
+            {"spool_dir": Path(f"/scratch/imgproxy-cache-spool-{os.geteuid()}")},
+        ),
+        pytest.param({"CACHE_SPOOL_SYNC": "false"}, {"spool_sync": False}),
+        pytest.param({"CACHE_SPOOL_BYTES": "8"}, {"spool_bytes": 8}),
+        pytest.param({"CACHE_SPOOL_ITEMS": "0"}, {"spool_items": 0}),
+        pytest.param({"CACHE_SPOOL_MAX_AGE_SECONDS": "60"}, {"spool_max_age_seconds": 60}),
         pytest.param({"CACHE_DRAIN_SECONDS": "0"}, {"drain_seconds": 0}),
         pytest.param({"CACHE_IMGPROXY_BIN": "/bin/imgproxy"}, {"imgproxy_bin": "/bin/imgproxy"}),
         pytest.param({"CACHE_LOG_LEVEL": "Debug"}, {"log_level": "debug"}),
@@ -246,7 +266,12 @@ def test_user_part_and_query_of_a_url_are_never_told(url: str, printed: str) -> 
 
 @pytest.mark.parametrize(
     "setting",
-    [s for s in SETTINGS if s.default not in ("", "required", "found", "the standard chain")],
+    [
+        setting
+        for setting in SETTINGS
+        if setting.default
+        not in ("", "required", "found", "the standard chain", "a temporary folder")
+    ],
     ids=lambda setting: setting.name,
 )
 def test_default_of_the_table_is_the_one_that_counts(setting: Setting) -> None:

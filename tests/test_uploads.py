@@ -1,124 +1,12 @@
-"""The queue in front of the store: its bounds, its end, and that nothing stops it."""
+"""Images on their way to the store: bounds, order, failures, the end (the spool: test_kept.py)."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta, timezone
 
-import pytest
 from structlog.testing import capture_logs
 
 from imgproxy_cache.core.image import Image
-from imgproxy_cache.core.key import Key
 from imgproxy_cache.errors import StoreError
-from imgproxy_cache.uploads import Upload, Uploads
-
-NOW = datetime(2026, 2, 3, 5, 5, 6, tzinfo=timezone(timedelta(hours=1)))
-PATH = b"/resize:fill:300:300/plain/https://example.com/image.jpg"
-KEY = Key("c9009a400f110797b2710ce2a5bd60a4")
-
-
-@dataclass
-class GatedStore:
-    """Keeps images in a dictionary; a put waits at the gate, and fails with what it is told."""
-
-    place: str = "s3://images/processed"
-    images: dict[Key, Image] = field(default_factory=dict)
-    gate: asyncio.Event = field(default_factory=asyncio.Event)
-    failure: Exception | None = None
-    at_once: int = 0
-    most_at_once: int = 0
-
-    async def put(self, key: Key, image: Image) -> None:
-        self.at_once += 1
-        self.most_at_once = max(self.at_once, self.most_at_once)
-        try:
-            await self.gate.wait()
-            if self.failure is not None:
-                raise self.failure
-            self.images[key] = image
-        finally:
-            self.at_once -= 1
-
-    async def get(self, key: Key) -> Image | None:
-        return self.images.get(key)
-
-    async def delete(self, key: Key) -> None:
-        self.images.pop(key, None)
-
-    async def check(self) -> None:
-        """It is always there."""
-
-
-@dataclass
-class Recorded:
-    """Every event, in order."""
-
-    events: list[tuple[str, object]] = field(default_factory=list)
-
-    def stored(self, size: int, seconds: float) -> None:
-        assert 0 <= seconds < 5
-        self.events.append(("stored", size))
-
-    def failed(self, kind: str) -> None:
-        self.events.append(("failed", kind))
-
-    def dropped(self, size: int) -> None:
-        self.events.append(("dropped", size))
-
-    def abandoned(self, items: int) -> None:
-        self.events.append(("abandoned", items))
-
-
-@dataclass
-class Setup:
-    store: GatedStore
-    recorded: Recorded
-    uploads: Uploads
-
-    async def settle(self) -> None:
-        """Until the uploads that can run wait at the gate."""
-        for _ in range(20):
-            await asyncio.sleep(0)
-
-    async def drain(self, seconds: float = 5) -> int:
-        return await self.uploads.drain(asyncio.get_running_loop().time() + seconds)
-
-
-@asynccontextmanager
-async def uploading(
-    *, concurrency: int = 2, max_items: int = 10, max_bytes: int = 1000, is_open: bool = True
-) -> AsyncIterator[Setup]:
-    store, recorded = GatedStore(), Recorded()
-    if is_open:
-        store.gate.set()
-    async with Uploads(
-        store,
-        recorded,
-        concurrency=concurrency,
-        max_items=max_items,
-        max_bytes=max_bytes,
-        now=lambda: NOW,
-    ) as uploads:
-        yield Setup(store, recorded, uploads)
-
-
-def upload(key: Key = KEY, *chunks: bytes) -> Upload:
-    chunks = chunks or (b"hello ", b"world")
-    return Upload(
-        key=key,
-        path=PATH,
-        chunks=chunks,
-        size=sum(map(len, chunks)),
-        content_type="image/jpeg",
-        cache_control="max-age=31536000, public",
-        content_disposition=None,
-    )
-
-
-def keys(number: int) -> list[Key]:
-    return [Key(f"{n:032x}") for n in range(number)]
+from tests.uploading import DOWN, KEY, PATH, keys, numbered, upload, uploading
 
 
 async def test_what_is_offered_is_stored_with_its_hashes_and_time() -> None:
@@ -137,7 +25,7 @@ async def test_what_is_offered_is_stored_with_its_hashes_and_time() -> None:
             stored_at="2026-02-03T04:05:06Z",
         )
     }
-    assert setup.recorded.events == [("stored", 11)]
+    assert setup.recorded.events == [("accepted", 11), ("stored", 11)]
 
 
 async def test_a_stored_image_is_logged_with_path_bucket_and_key() -> None:
@@ -148,6 +36,7 @@ async def test_a_stored_image_is_logged_with_path_bucket_and_key() -> None:
     (line,) = lines
     assert line.pop("seconds") >= 0
     assert line == {
+        "age_seconds": 0,
         "event": "upload.stored",
         "log_level": "info",
         "message": "Uploaded to S3",
@@ -197,7 +86,9 @@ async def test_beyond_the_number_of_items_images_are_dropped_and_counted() -> No
         assert setup.uploads.queue_items == 3
         setup.store.gate.set()
         await setup.drain()
-    assert setup.recorded.events == [("dropped", 11)] * 2 + [("stored", 11)] * 3
+    assert setup.recorded.events == (
+        [("accepted", 11)] * 3 + [("dropped", 11)] * 2 + [("stored", 11)] * 3
+    )
 
 
 async def test_beyond_the_number_of_bytes_images_are_dropped_and_smaller_ones_taken() -> None:
@@ -205,9 +96,9 @@ async def test_beyond_the_number_of_bytes_images_are_dropped_and_smaller_ones_ta
         assert setup.uploads.offer(upload(keys(1)[0]))
         await setup.settle()
         assert setup.uploads.queue_bytes == 11, "what is on its way takes memory too"
-        assert setup.uploads.offer(upload(KEY, b"0123456789"))
-        assert not setup.uploads.offer(upload(KEY, b"01234"))
-        assert setup.uploads.offer(upload(KEY, b"0123"))
+        assert setup.uploads.offer(numbered(1, b"0123456789"))
+        assert not setup.uploads.offer(numbered(2, b"01234"))
+        assert setup.uploads.offer(numbered(3, b"0123"))
         assert setup.uploads.queue_bytes == 25
         setup.store.gate.set()
         await setup.drain()
@@ -233,65 +124,6 @@ async def test_a_full_queue_is_said_once_and_not_for_every_image() -> None:
     assert lines[0]["reason"] == "the upload queue is full"
 
 
-@pytest.mark.parametrize(
-    ("failure", "expected"),
-    [
-        pytest.param(
-            StoreError(
-                operation=f"put processed/{KEY}",
-                place="s3://images/processed",
-                cause="NoSuchBucket",
-                hint="create it or fix S3_BUCKET",
-                kind="bucket",
-            ),
-            {
-                "place": "s3://images/processed",
-                "operation": f"put processed/{KEY}",
-                "cause": "NoSuchBucket",
-                "hint": "create it or fix S3_BUCKET",
-                "kind": "bucket",
-            },
-            id="the store's own",
-        ),
-        pytest.param(
-            ZeroDivisionError("oh"),
-            {
-                "place": "s3://images/processed",
-                "operation": f"put {KEY}",
-                "cause": "ZeroDivisionError: oh",
-                "hint": "this is a bug in imgproxy-cache: please report it",
-                "kind": "bug",
-            },
-            id="unexpected",
-        ),
-    ],
-)
-async def test_a_failed_upload_is_logged_once_and_the_next_one_goes_on(
-    failure: Exception, expected: dict[str, str]
-) -> None:
-    with capture_logs() as lines:
-        async with uploading(concurrency=1) as setup:
-            setup.store.failure = failure
-            setup.uploads.offer(upload())
-            while setup.uploads.queue_items:
-                await asyncio.sleep(0)
-            setup.store.failure = None
-            setup.uploads.offer(upload(keys(1)[0]))
-            await setup.drain()
-    assert [line["event"] for line in lines] == ["upload.failed", "upload.stored"]
-    assert lines[0] == {
-        "event": "upload.failed",
-        "log_level": "error",
-        "message": ": ".join(expected[name] for name in ("place", "operation", "cause", "hint")),
-        "path": PATH.decode(),
-        "key": KEY,
-        "bytes": 11,
-        **expected,
-    }
-    assert setup.recorded.events == [("failed", expected["kind"]), ("stored", 11)]
-    assert list(setup.store.images) == keys(1)
-
-
 async def test_a_drain_stores_what_waits_and_what_is_offered_meanwhile() -> None:
     async with uploading(concurrency=1, is_open=False) as setup:
         for key in keys(3):
@@ -314,11 +146,153 @@ async def test_a_drain_ends_at_its_deadline_and_says_what_it_left() -> None:
             assert await setup.drain(seconds=0.05) == 5
             assert (setup.uploads.queue_items, setup.uploads.queue_bytes) == (0, 0)
     assert setup.store.at_once == 0
-    assert lines == [{"event": "upload.abandoned", "log_level": "warning", "items": 5, "bytes": 55}]
-    assert setup.recorded.events == [("abandoned", 5)]
+    assert lines == [
+        {
+            "event": "upload.abandoned",
+            "log_level": "warning",
+            "message": "neither stored nor in the spool when time was up",
+            "items": 5,
+            "bytes": 55,
+        }
+    ]
+    assert setup.recorded.events == [("accepted", 11)] * 5 + [("abandoned", 5)]
 
 
 async def test_an_empty_queue_is_drained_at_once_even_with_no_time_left() -> None:
     async with uploading() as setup:
         assert await setup.drain(seconds=-1) == 0
     assert setup.recorded.events == []
+
+
+async def test_the_same_image_offered_again_while_it_waits_is_stored_once() -> None:
+    async with uploading(is_open=False) as setup:
+        assert setup.uploads.offer(upload(KEY, b"hello ", b"world"))
+        await setup.settle()
+        assert setup.uploads.offer(upload(KEY, b"hell", b"o world"))
+        setup.store.gate.set()
+        await setup.drain()
+    assert setup.store.asked == [KEY]
+    assert setup.recorded.events == [("accepted", 11), ("unchanged", 11), ("stored", 11)]
+
+
+async def test_the_newest_image_of_a_key_takes_the_place_of_the_one_that_waits() -> None:
+    clock = iter(range(100, 200)).__next__
+    async with uploading(is_open=False, now=clock) as setup:
+        setup.uploads.offer(upload(KEY, b"first"))
+        await setup.settle()  # on its way: it is not taken back
+        setup.uploads.offer(upload(KEY, b"second"))
+        setup.uploads.offer(upload(KEY, b"third"))
+        await setup.settle()
+        assert setup.store.asked == [KEY]
+        setup.store.gate.set()
+        await setup.drain()
+    assert setup.store.images[KEY].body == b"third"
+    assert setup.recorded.count("superseded") == 1
+    assert setup.recorded.count("stored") == 2
+
+
+async def test_a_store_that_is_down_is_asked_by_one_probe_and_gets_everything_when_it_is_back() -> (
+    None
+):
+    with capture_logs() as lines:
+        async with uploading(concurrency=8, max_items=100) as setup:
+            setup.store.failure = DOWN
+            for number in range(50):
+                setup.uploads.offer(numbered(number))
+            await setup.until(lambda: setup.uploads.store_problem is not None)
+            assert setup.uploads.store_problem == str(DOWN)
+            await setup.until(lambda: not setup.store.at_once)
+            assert len(setup.store.asked) <= 9, "those on their way when it opened, and a probe"
+            assert setup.uploads.queue_items == 50
+            setup.store.failure = None
+            await setup.drain()
+    assert len(setup.store.images) == 50
+    assert setup.recorded.count("stored") == 50
+    assert setup.recorded.count("failed") == 0
+    told = [line["event"] for line in lines if line["log_level"] in ("warning", "error")]
+    assert told.count("store.failed") == 1
+    assert len(told) <= 2, told
+    assert [line["event"] for line in lines].count("store.recovered") == 1
+
+
+async def test_a_store_that_hangs_is_down_too() -> None:
+    async with uploading(is_open=False, upload_seconds=0.05) as setup:
+        for number in range(5):
+            setup.uploads.offer(numbered(number))
+        await setup.until(lambda: setup.uploads.store_problem is not None)
+        assert "no answer in 0 s" in str(setup.uploads.store_problem)
+        setup.store.gate.set()
+        assert await setup.drain() == 0
+    assert len(setup.store.images) == 5
+
+
+async def test_one_image_that_fails_keeps_no_other_from_being_stored() -> None:
+    poison = numbered(0)
+    other = StoreError(operation="put", place="s3://images", cause="Odd", hint="", kind="other")
+    async with uploading(concurrency=1, max_items=100) as setup:
+        setup.store.poisoned[poison.key] = other
+        setup.uploads.offer(poison)
+        for number in range(1, 20):
+            setup.uploads.offer(numbered(number))
+        await setup.until(lambda: len(setup.store.images) == 19)
+        assert setup.uploads.waiting == 1
+        del setup.store.poisoned[poison.key]
+        await setup.drain()
+    assert setup.recorded.count("stored") == 20
+
+
+async def test_one_image_that_fails_is_not_the_probe_for_ever() -> None:
+    poison = numbered(0)
+    async with uploading(concurrency=2, max_items=100) as setup:
+        setup.store.failure = setup.store.poisoned[poison.key] = DOWN
+        for number in range(5):
+            setup.uploads.offer(numbered(number))
+        await setup.until(lambda: setup.uploads.store_problem is not None)
+        setup.store.failure = None
+        await setup.until(lambda: len(setup.store.images) == 4)
+
+
+async def test_an_image_that_the_store_will_not_have_is_given_up_and_logged_once() -> None:
+    refusal = StoreError(
+        operation=f"put processed/{KEY}",
+        place="s3://images/processed",
+        cause="EntityTooLarge",
+        hint="lower CACHE_MAX_OBJECT_BYTES to what the store takes",
+        kind="too-large",
+    )
+    with capture_logs() as lines:
+        async with uploading(jitter=lambda: 0) as setup:
+            setup.store.poisoned[KEY] = refusal
+            setup.uploads.offer(upload())
+            await setup.until(lambda: setup.uploads.waiting == 0)
+    failed = [line for line in lines if line["event"] == "upload.failed"]
+    assert failed == [
+        {
+            "event": "upload.failed",
+            "log_level": "error",
+            "message": str(refusal),
+            "path": PATH.decode(),
+            "key": KEY,
+            "place": "s3://images/processed",
+            "operation": f"put processed/{KEY}",
+            "cause": "EntityTooLarge",
+            "hint": "lower CACHE_MAX_OBJECT_BYTES to what the store takes",
+            "kind": "too-large",
+            "bytes": 11,
+        }
+    ]
+    assert setup.recorded.events[-1] == ("failed", "too-large")
+    assert setup.uploads.store_problem is None
+
+
+async def test_a_bug_of_ours_is_named_as_one_and_stops_nothing() -> None:
+    async with uploading(concurrency=1) as setup:
+        setup.store.poisoned[KEY] = ZeroDivisionError("oh")
+        setup.uploads.offer(upload())
+        setup.uploads.offer(numbered(1))
+        await setup.until(lambda: len(setup.store.images) == 1)
+        assert ("retried", "bug") in setup.recorded.events
+        assert setup.uploads.store_problem is None
+        setup.store.poisoned.clear()
+        await setup.drain()
+    assert setup.recorded.count("stored") == 2

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from hashlib import sha256
 
 
@@ -23,6 +24,21 @@ class Image:
     stored_at: str
 
 
+@dataclass(frozen=True, slots=True)
+class StoredObject:
+    """
+    What a store says of an image without giving it.
+
+    `etag` is as the store has it, None where it has none.  Hash and time (RFC 3339, UTC) are
+    empty where another program stored the object.
+    """
+
+    size: int
+    etag: str | None
+    content_sha256: str
+    stored_at: str
+
+
 def image_from_answer(
     *,
     path: bytes,
@@ -30,13 +46,12 @@ def image_from_answer(
     content_type: str,
     cache_control: str | None,
     content_disposition: str | None,
-    now: datetime,
+    at: float,
 ) -> Image:
     """
-    Make the image to store out of a whole answer.
+    Make the image to store out of a whole answer, given at so many seconds since the epoch.
 
     Hashes the body (about 1 ms a megabyte): not on the request path.
-    `now` carries its time zone.
     """
     return Image(
         body=body,
@@ -45,5 +60,11 @@ def image_from_answer(
         content_disposition=content_disposition,
         path_sha256=sha256(path).hexdigest(),
         content_sha256=sha256(body).hexdigest(),
-        stored_at=now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        stored_at=time_in_words(int(at)),
     )
+
+
+@lru_cache(maxsize=64)  # many images have the same second, and strftime costs 5 us
+def time_in_words(seconds: int) -> str:
+    """Seconds since the epoch as RFC 3339 has them, in UTC."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

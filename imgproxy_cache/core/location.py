@@ -51,5 +51,12 @@ class FolderLocation:
 StoreLocation = S3Location | GcsLocation | AzureLocation | FolderLocation
 
 
+def whereabouts(location: StoreLocation) -> str:
+    """What tells a store from every other: buckets of two endpoints may have the same name."""
+    if isinstance(location, S3Location):
+        return f"{location} at {location.endpoint}"
+    return str(location)
+
+
 def _place(scheme: str, bucket: str, folder: str) -> str:
     return f"{scheme}://{bucket}/{folder}" if folder else f"{scheme}://{bucket}"

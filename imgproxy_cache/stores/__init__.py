@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
-from imgproxy_cache.core.image import Image
+from imgproxy_cache.core.image import Image, StoredObject
 from imgproxy_cache.core.key import Key
 from imgproxy_cache.core.location import FolderLocation, StoreLocation
 
@@ -30,6 +30,17 @@ class Store(Protocol):
 
     async def put(self, key: Key, image: Image) -> None:
         """Keeps the image under the key; when this returns, every reader finds it."""
+
+    async def create(self, key: Key, image: Image) -> bool:
+        """
+        As :meth:`put`, if there is nothing under the key; else changes nothing, and is False.
+
+        Of several that create the same key at once, one does (where the store has conditional
+        writes; where it has not, the last one stays).
+        """
+
+    async def find(self, key: Key) -> StoredObject | None:
+        """What is under the key, without its bytes."""
 
     async def get(self, key: Key) -> Image | None:
         """

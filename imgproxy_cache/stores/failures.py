@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from obstore.exceptions import UnauthenticatedError
+from obstore.exceptions import NotSupportedError, UnauthenticatedError
 
 from imgproxy_cache.core.location import AzureLocation, GcsLocation, S3Location
 from imgproxy_cache.errors import StoreError
@@ -68,6 +68,7 @@ _KIND_BY_CODE = {
     "IllegalLocationConstraintException": "region",
     "EntityTooLarge": "too-large",
     "RequestBodyTooLarge": "too-large",
+    "InternalError": "busy",
     "SlowDown": "busy",
     "ServiceUnavailable": "busy",
     "TooManyRequests": "busy",
@@ -117,6 +118,15 @@ def is_missing_key(exc: FileNotFoundError) -> bool:
     return "container does not exist" not in text
 
 
+def lacks_conditional_writes(exc: Exception) -> bool:
+    """Whether it was `If-None-Match` that the store would not have; S3's word for it is 501."""
+    if isinstance(exc, NotSupportedError | NotImplementedError):
+        return True
+    text = str(exc)
+    code = _first(_CODE, text)
+    return code == "NotImplemented" or (_first(_STATUS, text) or "").startswith("501")
+
+
 def _kind_and_cause(exc: BaseException, text: str) -> tuple[str, str]:
     code = _first(_CODE, text)
     if code is not None:
@@ -146,7 +156,7 @@ def _transport_kind_and_cause(exc: BaseException, text: str) -> tuple[str, str]:
 def _kind_by_status(status: str) -> str:
     if status in ("401", "403"):
         return "denied"
-    return "busy" if status in ("429", "503") else "other"
+    return "busy" if status == "429" or status.startswith("5") else "other"
 
 
 def _hint(kind: str, names: _Names) -> str:

@@ -17,7 +17,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
-from imgproxy_cache.core.image import Image
+from imgproxy_cache.core.image import Image, StoredObject
 from imgproxy_cache.core.key import Key
 from imgproxy_cache.core.location import FolderLocation
 from imgproxy_cache.errors import StoreError
@@ -52,6 +52,14 @@ class FolderStore:
     async def put(self, key: Key, image: Image) -> None:
         await self._in_thread(f"put {key}", lambda: self._put(_file_name(key), image))
 
+    async def create(self, key: Key, image: Image) -> bool:
+        return await self._in_thread(
+            f"put {key}", lambda: self._put(_file_name(key), image, is_new=True)
+        )
+
+    async def find(self, key: Key) -> StoredObject | None:
+        return await self._in_thread(f"find {key}", lambda: self._find(_file_name(key)))
+
     async def get(self, key: Key) -> Image | None:
         return await self._in_thread(f"get {key}", lambda: self._get(_file_name(key)))
 
@@ -62,7 +70,10 @@ class FolderStore:
         """Writes and removes a small file."""
         await self._in_thread("check", self._check)
 
-    def _put(self, name: str, image: Image) -> None:
+    def _put(self, name: str, image: Image, *, is_new: bool = False) -> bool:
+        """Whether it was written: not where a new one is asked for and there is a picture."""
+        if is_new and (self._folder / name).exists():
+            return False
         self._make_folders()
         fields = asdict(image)
         del fields["body"]
@@ -71,8 +82,26 @@ class FolderStore:
             self._written(json.dumps(fields).encode()) as meta,
             self._locked(fcntl.LOCK_EX),
         ):
+            if is_new and (self._folder / name).exists():
+                return False
             meta.replace(self._meta / name)
             picture.replace(self._folder / name)
+        return True
+
+    def _find(self, name: str) -> StoredObject | None:
+        with suppress(FileNotFoundError), ExitStack() as stack:
+            with self._locked(fcntl.LOCK_SH):
+                picture = stack.enter_context(_opened(self._folder / name))
+                meta = stack.enter_context(_opened(self._meta / name))
+            body, fields = picture.read(), meta.read()
+            with suppress(ValueError, TypeError, KeyError):
+                found = json.loads(fields)
+                if found["content_sha256"] == sha256(body).hexdigest():
+                    return StoredObject(
+                        len(body), None, found["content_sha256"], found["stored_at"]
+                    )
+            return StoredObject(len(body), None, "", "")
+        return None
 
     def _get(self, name: str) -> Image | None:
         try:

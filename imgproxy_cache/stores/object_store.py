@@ -13,13 +13,19 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote, urlsplit
 
 import obstore
+from obstore.exceptions import AlreadyExistsError
 from obstore.store import AzureStore, GCSStore, S3Store
 
-from imgproxy_cache.core.image import Image
+from imgproxy_cache.core.image import Image, StoredObject
 from imgproxy_cache.core.key import Key, object_name
 from imgproxy_cache.core.location import AzureLocation, GcsLocation, S3Location
 from imgproxy_cache.errors import StoreError
-from imgproxy_cache.stores.failures import ObjectLocation, is_missing_key, store_error
+from imgproxy_cache.stores.failures import (
+    ObjectLocation,
+    is_missing_key,
+    lacks_conditional_writes,
+    store_error,
+)
 
 if TYPE_CHECKING:
     from obstore import Attributes
@@ -46,6 +52,7 @@ class ObjectStore:
     def __init__(self, client: Client, location: ObjectLocation) -> None:
         self._client = client
         self._location = location
+        self._has_conditional_writes = True
         is_azure = isinstance(location, AzureLocation)
         self._metadata = [
             (field, field if is_azure else field.replace("_", "-")) for field in METADATA
@@ -67,6 +74,50 @@ class ObjectStore:
             )
         except Exception as exc:
             raise self._error(exc, f"put {name}") from exc
+
+    async def create(self, key: Key, image: Image) -> bool:
+        if not self._has_conditional_writes:
+            return await self._create_after_a_look(key, image)
+        name = object_name(self._location.folder, key)
+        try:
+            await obstore.put_async(
+                self._client,
+                name,
+                image.body,
+                attributes=self._attributes(image),
+                mode="create",
+                use_multipart=False,
+            )
+        except AlreadyExistsError:
+            return False
+        except Exception as exc:
+            if not lacks_conditional_writes(exc):
+                raise self._error(exc, f"put {name}") from exc
+            self._has_conditional_writes = False
+            return await self._create_after_a_look(key, image)
+        return True
+
+    async def _create_after_a_look(self, key: Key, image: Image) -> bool:
+        if await self.find(key) is not None:
+            return False
+        await self.put(key, image)
+        return True
+
+    async def find(self, key: Key) -> StoredObject | None:
+        name = object_name(self._location.folder, key)
+        try:
+            # obstore's `head` leaves the metadata out.
+            found = await obstore.get_async(self._client, name, options={"head": True})
+        except FileNotFoundError as exc:
+            if is_missing_key(exc):
+                return None
+            raise self._error(exc, f"head {name}") from exc
+        except Exception as exc:
+            raise self._error(exc, f"head {name}") from exc
+        _, content_sha256, stored_at = (
+            found.attributes.get(name, "") for _, name in self._metadata
+        )
+        return StoredObject(found.meta["size"], found.meta["e_tag"], content_sha256, stored_at)
 
     async def get(self, key: Key) -> Image | None:
         name = object_name(self._location.folder, key)

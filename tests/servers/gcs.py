@@ -3,7 +3,8 @@ fake-gcs-server: stands in for Google Cloud Storage on loopback (it checks no ke
 
 It speaks GCS's JSON dialect well and its XML dialect, in which obstore talks, only in part.  A
 small front puts that right: uploads take the door of signed URLs, `%2F` is a slash in names of
-objects, an upload's answer has its ETag, and what is missing is told in XML with a 404.
+objects, an upload's answer has its ETag, its condition holds, HEAD tells the length, and what is
+missing is told in XML with a 404.
 """
 
 import http.client
@@ -76,7 +77,9 @@ def gcs_server(folder: Path) -> Iterator[GcsServer]:
             front.server_close()
 
 
-def _front(port: int) -> type[BaseHTTPRequestHandler]:
+def _front(port: int) -> type[BaseHTTPRequestHandler]:  # noqa: C901 - one class
+    conditional = threading.Lock()
+
     class Front(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
         # Head and body leave in two writes: without this the second waits 40 ms.
@@ -84,28 +87,41 @@ def _front(port: int) -> type[BaseHTTPRequestHandler]:
 
         def _pass_on(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
+            if self.headers.get("x-goog-if-generation-match") == "0":
+                with conditional:
+                    self._answer(body, may_exist=False)
+            else:
+                self._answer(body)
+
+        def _answer(self, body: bytes, *, may_exist: bool = True) -> None:
             target = self.path if "/storage/v1/" in self.path else self._xml_target()
-            status, fields, answer = _ask(port, self.command, target, dict(self.headers), body)
+            if may_exist or _ask(port, "HEAD", self._name(), {}, b"")[0] != 200:
+                status, fields, answer = _ask(port, self.command, target, dict(self.headers), body)
+            else:
+                status, fields, answer = 412, [], b""
             if status in (404, 500):
                 bucket = urlsplit(self.path).path.split("/")[1]
                 bucket_status, _, _ = _ask(port, "GET", f"/storage/v1/b/{bucket}", {}, b"")
                 code = "NoSuchBucket" if bucket_status == 404 else "NoSuchKey"
                 status = 404
                 answer = f"<Error><Code>{code}</Code><Message>Not found.</Message></Error>".encode()
-            elif self.command == "PUT":
+            elif self.command == "PUT" and status == 200:
                 fields.append(("ETag", json.loads(answer)["etag"]))
             self.send_response(status)
             for name, value in fields:
                 if name.lower() not in HOP_BY_HOP:
                     self.send_header(name, value)
-            self.send_header("Content-Length", str(len(answer)))
+            size = dict(fields).get("Content-Length") if self.command == "HEAD" else None
+            self.send_header("Content-Length", size or str(len(answer)))
             self.end_headers()
             if self.command != "HEAD":
                 self.wfile.write(answer)
 
+        def _name(self) -> str:
+            return self.path.replace("%2F", "/")
+
         def _xml_target(self) -> str:
-            target = self.path.replace("%2F", "/")
-            return f"{target}?X-Goog-Algorithm=any" if self.command == "PUT" else target
+            return f"{self._name()}?X-Goog-Algorithm=any" if self.command == "PUT" else self._name()
 
         do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = _pass_on  # noqa: N815
 

@@ -118,6 +118,7 @@ async def started_proxy(upstream_port: int, **environ: str) -> AsyncIterator[Run
         given = {
             "PATH": os.environ["PATH"],
             "HOME": folder,
+            "TMPDIR": folder,
             "AWS_EC2_METADATA_DISABLED": "true",
             "IMGPROXY_BIND": f"127.0.0.1:{port}",
             "CACHE_ADMIN_BIND": f"127.0.0.1:{admin_port}",

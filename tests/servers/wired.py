@@ -20,7 +20,7 @@ from uvicorn.server import ServerState
 
 from imgproxy_cache.app import _peer_is_trusted, upstream_from
 from imgproxy_cache.buffer import Buffer
-from imgproxy_cache.core.image import Image
+from imgproxy_cache.core.image import Image, StoredObject
 from imgproxy_cache.core.key import Key
 from imgproxy_cache.metrics import Metrics
 from imgproxy_cache.protocol import ClientConnection
@@ -46,6 +46,18 @@ class MemoryStore:
         self.images[key] = image
         async with self._changed:
             self._changed.notify_all()
+
+    async def create(self, key: Key, image: Image) -> bool:
+        is_new = key not in self.images
+        if is_new:
+            await self.put(key, image)
+        return is_new
+
+    async def find(self, key: Key) -> StoredObject | None:
+        image = self.images.get(key)
+        if image is None:
+            return None
+        return StoredObject(len(image.body), None, image.content_sha256, image.stored_at)
 
     async def get(self, key: Key) -> Image | None:
         return self.images.get(key)

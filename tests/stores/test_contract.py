@@ -204,3 +204,48 @@ async def test_a_missing_bucket_is_a_failure_and_no_missing_image(
             await operation()
         assert (caught.value.kind, caught.value.place) == ("bucket", store.place)
         assert caught.value.hint.startswith("create it or fix ")
+
+
+async def test_an_image_is_created_where_there_is_none(store: Store) -> None:
+    assert await store.create(KEY, picture()) is True
+    assert await store.get(KEY) == picture()
+
+
+async def test_nothing_is_created_where_there_is_an_image(store: Store) -> None:
+    await store.put(KEY, picture(b"first"))
+    assert await store.create(KEY, picture(b"second")) is False
+    assert await store.get(KEY) == picture(b"first")
+
+
+async def test_of_many_that_create_the_same_image_one_does(store: Store) -> None:
+    images = [picture(bytes([n]) * 1000) for n in range(8)]
+    created = await asyncio.gather(*(store.create(KEY, image) for image in images))
+    assert created.count(True) == 1
+    assert await store.get(KEY) == images[created.index(True)]
+
+
+async def test_an_image_is_created_again_after_it_was_deleted(store: Store) -> None:
+    await store.put(KEY, picture(b"first"))
+    await store.delete(KEY)
+    assert await store.create(KEY, picture(b"second")) is True
+
+
+async def test_what_is_found_is_what_was_put(store: Store) -> None:
+    await store.put(KEY, picture(b"hello world"))
+    found = await store.find(KEY)
+    assert found is not None
+    assert (found.size, found.content_sha256, found.stored_at) == (
+        11,
+        "b94d27b9934d3e08a52e52d7da7dabfac484efe37a5380ee9088f7ace2efcde9",
+        picture().stored_at,
+    )
+
+
+async def test_what_was_never_put_is_not_found(store: Store) -> None:
+    assert await store.find(KEY) is None
+
+
+async def test_creating_in_a_missing_bucket_is_a_failure(store_without_bucket: Store) -> None:
+    with pytest.raises(StoreError) as caught:
+        await store_without_bucket.create(KEY, picture())
+    assert caught.value.kind == "bucket"

@@ -1,0 +1,244 @@
+"""
+Accepted images on their way into the spool, in batches and off the event loop.
+
+An image that the store takes within :data:`GRACE_SECONDS` never touches the disk: most
+do, and a write with its syncs costs more than the upload.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TypeVar
+
+import structlog
+
+from imgproxy_cache.core.spool_file import SpooledImage
+from imgproxy_cache.errors import SpoolError
+from imgproxy_cache.pending import Pending
+from imgproxy_cache.spool import Spool
+from imgproxy_cache.spool_folder import SpoolFile
+
+T = TypeVar("T")
+
+log = structlog.get_logger()
+
+# An answered image is in the spool within 250 ms: this, a turn, the batch before it and its own.
+GRACE_SECONDS = 0.1
+# The writer looks no more often than this, so that a healthy store's images cost it nothing.
+TURN_SECONDS = 0.03
+BATCH_FILES = 32
+BATCH_BYTES = 16 * 1024 * 1024
+# What stands before an image in its file, at a guess.
+HEAD_BYTES = 512
+ADOPTED_AT_ONCE = 200
+# How soon a disk that was full or failed is tried again.
+DISK_RETRY_SECONDS = 1.0
+FULL = "the spool is full"
+
+
+@dataclass(frozen=True, slots=True)
+class SpoolLimits:
+    """Bounds of one process's part of the spool."""
+
+    max_bytes: int
+    max_files: int
+    max_age_seconds: float
+
+
+class Spooling:
+    """
+    Writes, reads and removes files of a :class:`~imgproxy_cache.spool.Spool`, in one thread.
+
+    The spool is opened when it is first needed, and again when its folder is gone: a disk
+    that fails keeps nobody from serving.  `spooled` is told of each image that is safe.
+    """
+
+    def __init__(
+        self,
+        open_spool: Callable[[], Spool],
+        limits: SpoolLimits,
+        spooled: Callable[[Pending], None],
+    ) -> None:
+        self.limits = limits
+        self.files = 0
+        self.bytes = 0
+        self.problem: str | None = None
+        self.is_hurried = False
+        """The store is down, or we stop: no grace."""
+        self._open_spool = open_spool
+        self._spool: Spool | None = None
+        self._spooled = spooled
+        self._waiting: deque[Pending] = deque()
+        self._writer: asyncio.Task[None] | None = None
+        self._writing = asyncio.Lock()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="spool")
+
+    async def close(self) -> None:
+        if self._writer is not None:
+            self._writer.cancel()
+        await self._in_thread(self._close_spool)
+        self._thread.shutdown()
+
+    def add(self, image: Pending) -> None:
+        """Have it written, unless it is done before its turn comes."""
+        self._waiting.append(image)
+        if self._writer is None or self._writer.done():
+            self._writer = asyncio.create_task(self._write_all())
+
+    async def flush(self) -> None:
+        """Write everything that waits now, or fail to."""
+        self.is_hurried = True
+        while await self._write_batch():
+            pass
+
+    def count(self, file: SpoolFile, sign: int = 1) -> None:
+        """A file came into our part of the spool, or left it."""
+        self.files += sign
+        self.bytes += sign * file.size
+
+    async def forget(self, file: SpoolFile) -> None:
+        """The image is stored, or given up."""
+        self.count(file, -1)
+        with suppress(OSError):  # what stays is found stored after the next start
+            await self._with_spool(lambda spool: spool.remove(file))
+
+    async def read(self, file: SpoolFile) -> tuple[SpooledImage, bytes]:
+        return await self._with_spool(lambda spool: spool.read(file))
+
+    async def quarantine(self, file: SpoolFile, reason: str) -> None:
+        self.count(file, -1)
+        with suppress(OSError):
+            await self._with_spool(lambda spool: spool.quarantine(file, reason))
+
+    async def adopt(self) -> AsyncIterator[list[SpoolFile]]:
+        """
+        What processes that ended have left, some at a time.
+
+        Raises:
+            OSError, SpoolError: the rest has to be looked for again
+        """
+        files = await self._with_spool(lambda spool: spool.adopt())
+        while True:
+            found, failure = await self._in_thread(lambda: _some(files))
+            for file in found:
+                self.count(file)
+            if found:
+                yield found
+            if failure is not None:
+                raise failure
+            if len(found) < ADOPTED_AT_ONCE:
+                return
+
+    async def note(self, text: str) -> None:
+        await self._with_spool(lambda spool: spool.note(text))
+
+    async def retry_was_asked_at(self) -> float:
+        return await self._with_spool(lambda spool: spool.retry_was_asked_at())
+
+    async def _write_all(self) -> None:
+        while self._waiting:
+            if self.problem is not None:
+                await asyncio.sleep(DISK_RETRY_SECONDS)
+            elif not self.is_hurried:
+                due_at = self._waiting[0].due_at
+                await asyncio.sleep(max(TURN_SECONDS, due_at - asyncio.get_running_loop().time()))
+            await self._write_batch()
+
+    async def _write_batch(self) -> bool:
+        """Whether any was written."""
+        async with self._writing:
+            batch = self._batch()
+            if not batch:
+                return False
+            forms = [image.spool_form() for image in batch]
+            files: list[SpoolFile] = []
+            failure: Exception | None
+            try:
+                files, failure = await self._with_spool(
+                    lambda spool: spool.write([form() for form in forms])
+                )
+            except (OSError, SpoolError) as exc:
+                failure = exc
+            for image, file in zip(batch, files, strict=False):
+                self.count(file)
+                image.file = file
+                self._spooled(image)
+            self._waiting.extendleft(reversed(batch[len(files) :]))
+            self._set_problem(None if failure is None else str(failure))
+            if isinstance(failure, FileNotFoundError):
+                await self._in_thread(self._close_spool)  # somebody has removed the folder
+            return bool(files)
+
+    def _batch(self) -> list[Pending]:
+        """The next images that are due, that are not stored yet, and for which there is room."""
+        now = asyncio.get_running_loop().time()
+        batch: list[Pending] = []
+        size = 0
+        while self._waiting and len(batch) < BATCH_FILES and size < BATCH_BYTES:
+            image = self._waiting[0]
+            if not image.is_done and image.size <= self.limits.max_bytes:
+                if image.due_at > now and not self.is_hurried:
+                    break
+                if self._is_full(size + image.size + HEAD_BYTES, len(batch) + 1):
+                    self._set_problem(FULL)
+                    break
+                batch.append(image)
+                size += image.size + HEAD_BYTES
+            self._waiting.popleft()
+        return batch
+
+    def _is_full(self, more_bytes: int, more_files: int) -> bool:
+        # Full until a tenth is free again: else it would be said with every image.
+        share = 0.9 if self.problem == FULL else 1.0
+        return (
+            self.bytes + more_bytes > self.limits.max_bytes * share
+            or self.files + more_files > self.limits.max_files * share
+        )
+
+    def _set_problem(self, problem: str | None) -> None:
+        """Say once that the spool takes nothing, and once that it does again."""
+        if problem is not None and self.problem is None:
+            log.error(
+                "spool.failed",
+                message=f"{problem}: images wait in memory only until there is room",
+                problem=problem,
+                files=self.files,
+                bytes=self.bytes,
+            )
+        elif problem is None and self.problem is not None:
+            log.info("spool.recovered", message="images go into the spool again")
+        self.problem = problem
+
+    async def _with_spool(self, work: Callable[[Spool], T]) -> T:
+        return await self._in_thread(lambda: work(self._opened()))
+
+    def _opened(self) -> Spool:
+        if self._spool is None:
+            self._spool = self._open_spool()
+        return self._spool
+
+    def _close_spool(self) -> None:
+        spool, self._spool = self._spool, None
+        if spool is not None:
+            spool.close()
+
+    async def _in_thread(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+
+
+def _some(files: Iterator[SpoolFile]) -> tuple[list[SpoolFile], OSError | None]:
+    """The next files; those that were taken over are not forgotten when the one after fails."""
+    found: list[SpoolFile] = []
+    try:
+        for file in files:
+            found.append(file)
+            if len(found) == ADOPTED_AT_ONCE:
+                break
+    except OSError as exc:
+        return found, exc
+    return found, None

@@ -1,0 +1,131 @@
+"""What is asked of the store, and what is not."""
+
+from dataclasses import dataclass, field
+
+import pytest
+
+from imgproxy_cache.core.image import Image, StoredObject
+from imgproxy_cache.core.key import Key
+from imgproxy_cache.dedup import RECENT_ITEMS, Dedup
+from tests.stores.images import KEY, picture
+
+# The time of `picture()`: date -d 2026-02-03T04:05:06Z +%s
+NOW = 1_770_091_506.0
+NEW, OTHER = picture(b"new"), picture(b"old")
+
+
+@dataclass
+class ScriptedStore:
+    """Has `there` under every key, and notes what it is asked."""
+
+    there: StoredObject | None = None
+    asked: list[str] = field(default_factory=list)
+    place: str = "s3://images"
+
+    async def create(self, key: Key, image: Image) -> bool:
+        self.asked.append("create")
+        return self.there is None
+
+    async def find(self, key: Key) -> StoredObject | None:
+        self.asked.append("find")
+        return self.there
+
+    async def put(self, key: Key, image: Image) -> None:
+        self.asked.append("put")
+
+    async def get(self, key: Key) -> Image | None:
+        raise NotImplementedError
+
+    async def delete(self, key: Key) -> None:
+        raise NotImplementedError
+
+    async def check(self) -> None:
+        raise NotImplementedError
+
+
+def found(image: Image, **changed: object) -> StoredObject:
+    fields = {
+        "size": len(image.body),
+        "etag": '"any"',
+        "content_sha256": image.content_sha256,
+        "stored_at": image.stored_at,
+    }
+    return StoredObject(**fields | changed)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("there", "asked", "is_new"),
+    [
+        pytest.param(None, ["create"], True, id="nothing there: one request"),
+        pytest.param(found(NEW), ["create", "find"], False, id="the same"),
+        pytest.param(found(OTHER), ["create", "find", "put"], True, id="another of its size"),
+        pytest.param(
+            found(NEW, size=99), ["create", "find", "put"], True, id="the same hash, not its size"
+        ),
+        pytest.param(
+            # printf new | md5sum
+            found(NEW, content_sha256="", etag='"22af645d1859cb5ca6da0c484f1f37ea"'),
+            ["create", "find"],
+            False,
+            id="another program's, of the same MD5",
+        ),
+        pytest.param(
+            found(NEW, content_sha256="", etag='"22af645d1859cb5ca6da0c484f1f37ea-2"'),
+            ["create", "find", "put"],
+            True,
+            id="another program's, in parts",
+        ),
+        pytest.param(
+            found(NEW, content_sha256="", etag=None), ["create", "find", "put"], True, id="no ETag"
+        ),
+        pytest.param(
+            found(OTHER, stored_at="2026-02-03T04:20:00Z"),
+            ["create", "find", "put"],
+            True,
+            id="one from the future does not stop one that is new now",
+        ),
+    ],
+)
+async def test_what_is_asked(there: StoredObject | None, asked: list[str], is_new: bool) -> None:
+    store = ScriptedStore(there)
+    assert await Dedup(store).put(KEY, NEW, NOW) is is_new
+    assert store.asked == asked
+
+
+async def test_what_was_stored_in_the_last_minute_is_not_asked_for() -> None:
+    store = ScriptedStore()
+    dedup = Dedup(store)
+    assert await dedup.put(KEY, NEW, NOW)
+    assert not await dedup.put(KEY, NEW, NOW)
+    assert store.asked == ["create"]
+
+
+async def test_an_image_that_changed_within_a_minute_is_put_at_once() -> None:
+    store = ScriptedStore()
+    dedup = Dedup(store)
+    await dedup.put(KEY, OTHER, NOW)
+    assert await dedup.put(KEY, NEW, NOW)
+    assert store.asked == ["create", "put"]
+
+
+async def test_an_image_that_waited_does_not_replace_a_newer_one() -> None:
+    store = ScriptedStore(found(OTHER, stored_at="2026-02-03T04:30:00Z"))
+    assert not await Dedup(store).put(KEY, NEW, NOW + 3600)
+    assert store.asked == ["create", "find"]
+
+
+async def test_an_image_that_waited_replaces_an_older_one() -> None:
+    store = ScriptedStore(found(OTHER, stored_at="2026-02-03T04:00:00Z"))
+    assert await Dedup(store).put(KEY, NEW, NOW + 3600)
+    assert store.asked == ["create", "find", "put"]
+
+
+async def test_no_more_keys_are_remembered_than_agreed() -> None:
+    store = ScriptedStore()
+    dedup = Dedup(store)
+    for number in range(RECENT_ITEMS + 1):
+        await dedup.put(Key(f"{number:032x}"), NEW, NOW)
+    store.asked.clear()
+    await dedup.put(Key(f"{1:032x}"), NEW, NOW)
+    await dedup.put(Key(f"{0:032x}"), NEW, NOW)
+    assert store.asked == ["create"], "the first was forgotten, the second not"
