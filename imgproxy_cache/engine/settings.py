@@ -170,13 +170,15 @@ def _path_rules(env: Environment) -> PathRules:
 
 def _option_rules(env: Environment, separator: str) -> OptionRules:
     lines = env.texts("IMGPROXY_PRESETS", env.text("IMGPROXY_PRESETS_SEPARATOR", ","))
-    presets, problems = presets_from_lines((*lines, *env.lines("IMGPROXY_PRESETS_PATH")), separator)
+    lines += env.lines("IMGPROXY_PRESETS_PATH")
+    allowed = env.flag("IMGPROXY_ALLOW_SECURITY_OPTIONS")
+    presets, problems = presets_from_lines(lines, separator, security_options_are_allowed=allowed)
     env.problems += [f"IMGPROXY_PRESETS: {problem}" for problem in problems]
     return OptionRules(
         defaults=_default_options(env),
         presets=presets,
         allowed=frozenset(env.texts("IMGPROXY_ALLOWED_PROCESSING_OPTIONS")),
-        security_options_are_allowed=env.flag("IMGPROXY_ALLOW_SECURITY_OPTIONS"),
+        security_options_are_allowed=allowed,
         has_watermark=any(
             env.is_set(f"IMGPROXY_WATERMARK_{source}") for source in ("DATA", "PATH", "URL")
         ),

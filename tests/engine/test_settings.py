@@ -128,6 +128,15 @@ def test_presets_come_from_the_environment_and_from_a_file(tmp_path: Path) -> No
     }
 
 
+def test_presets_may_use_security_options_where_urls_may() -> None:
+    environ = {"IMGPROXY_PRESETS": "big=msr:100"}
+    assert problems(**environ) == (
+        "IMGPROXY_PRESETS: preset 'big': option 'msr' needs IMGPROXY_ALLOW_SECURITY_OPTIONS",
+    )
+    settings = settings_from_environ({**environ, "IMGPROXY_ALLOW_SECURITY_OPTIONS": "1"})
+    assert dict(settings.options.presets) == {"big": (("msr", "100"),)}
+
+
 @pytest.mark.parametrize(
     ("environ", "source", "url"),
     [
