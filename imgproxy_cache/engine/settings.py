@@ -53,10 +53,6 @@ class FallbackRules:
     ttl_seconds: int
     """0: that of any image."""
 
-    @property
-    def is_set(self) -> bool:
-        return bool(self.data or self.path or self.url)
-
 
 @dataclass(frozen=True, slots=True)
 class AnswerRules:
