@@ -9,6 +9,7 @@ from hashlib import sha256
 
 from imgproxy_cache.core.image import Image, image_from_answer, time_in_words
 from imgproxy_cache.core.key import Key
+from imgproxy_cache.core.printable import printable_target
 from imgproxy_cache.core.spool_file import SpooledImage
 from imgproxy_cache.spool_folder import SpoolFile
 
@@ -59,7 +60,7 @@ class Pending:
 
     @property
     def printable_path(self) -> str:
-        return self.path.decode("ascii", "backslashreplace")
+        return printable_target(self.path)
 
     def is_same_as(self, upload: Upload) -> bool:
         """Whether this is known to be the same image; large ones in the spool are not read."""

@@ -31,6 +31,7 @@ from imgproxy_cache.core.policy import (
     why_not_stored,
     why_not_stored_whole,
 )
+from imgproxy_cache.core.printable import printable_target
 from imgproxy_cache.core.request_fields import RequestFields, read_request_fields
 from imgproxy_cache.core.sharing import flight_key
 from imgproxy_cache.errors import (
@@ -245,7 +246,7 @@ class Proxy:
             log.warning(
                 "image.refused",
                 message="announced as stored, but the body is not to be kept",
-                target=_printable(request),
+                target=printable_target(request.target),
                 reason=why_not,
                 bytes=flight.size,
             )
@@ -282,7 +283,7 @@ class Proxy:
         self._info_log(
             "request.served",
             method=request.method,
-            target=_printable(request),
+            target=printable_target(request.target),
             status=answer.status,
             bytes=answer.size,
             milliseconds=round(seconds * 1000, 2),
@@ -382,15 +383,11 @@ def _name(error: UpstreamError) -> str:
     return "-".join(words[1:]).lower()
 
 
-def _printable(request: Request) -> str:
-    return path_from_target(request.target).decode("ascii")
-
-
 def _log_failure(request: Request, answer: Answer, error: UpstreamError) -> None:
     log.warning(
         "request.failed",
         method=request.method,
-        target=_printable(request),
+        target=printable_target(request.target),
         status=answer.status,
         reason=_name(error),
         message=str(error),
