@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from hashlib import sha256
 
@@ -100,6 +100,11 @@ class Pending:
         )
         self.content_sha256 = image.content_sha256
         return image
+
+    def keep_joined(self, body: bytes) -> None:
+        """Let the chunks go that `body` was joined from: a large image is in memory once."""
+        if self.upload is not None:
+            self.upload = replace(self.upload, chunks=(body,))
 
 
 def _spooled_image(upload: Upload, accepted_at: float) -> tuple[SpooledImage, bytes]:

@@ -79,6 +79,7 @@ class Uploader:
         self._jitter = jitter
         self._info_log = info_log or log.info  # of what every image pays for
         self._successes = 0
+        self._joining = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
         self._side_tasks: set[asyncio.Task[None]] = set()
         bucket = store.place.partition("://")[2].partition("/")[0]
@@ -155,9 +156,13 @@ class Uploader:
             pending.content_sha256 = spooled.content_sha256
             pending.path = spooled.path.encode("ascii")
             return image_from_spool(spooled, body)
-        if pending.size > INLINE_BYTES:
-            return await asyncio.to_thread(pending.image)
-        return pending.image()
+        if pending.size <= INLINE_BYTES:
+            return pending.image()
+        # One at a time: until its chunks have gone, an image is in memory twice.
+        async with self._joining:
+            image = await asyncio.to_thread(pending.image)
+            pending.keep_joined(image.body)
+        return image
 
     async def _store(self, pending: Pending, image: Image, *, was_probe: bool) -> None:
         started = perf_counter()

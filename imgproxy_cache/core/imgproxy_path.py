@@ -179,7 +179,7 @@ def signature_is_valid(path: ImgproxyPath, rules: PathRules) -> bool:
     """
     if not rules.keys or _is_trusted(path.signature, rules):
         return True
-    given = _base64_decoded(path.signature)
+    given = base64_decoded(path.signature)
     return given is not None and _is_signed_by_a_key(given, path.repaired, rules)
 
 
@@ -194,7 +194,7 @@ def signature_spelling_is_canonical(path: ImgproxyPath, rules: PathRules) -> boo
     """
     if not rules.keys or _is_trusted(path.signature, rules):
         return path.is_as_signed
-    given = _base64_decoded(path.signature)
+    given = base64_decoded(path.signature)
     if given is None or _base64_encoded(given) != path.signature:
         return False
     # imgproxy 3.30 leaves a %3A alone, so that such a path may be what was signed.
@@ -212,8 +212,15 @@ def decode_source(path: ImgproxyPath, rules: PathRules) -> str | None:
     if separator == "@":
         decoded = None if _BROKEN_ESCAPE.search(bare) else unquote_to_bytes(_utf8(bare))
     else:
-        decoded = _base64_decoded(bare.rstrip("="))
+        decoded = base64_decoded(bare.rstrip("="))
     return None if decoded is None else decoded.decode("utf-8", "surrogateescape")
+
+
+def base64_decoded(text: str) -> bytes | None:
+    """Unpadded base64url, its spare bits ignored, as Go's ``RawURLEncoding`` reads it."""
+    if len(text) % 4 == 1 or not _BASE64URL.fullmatch(text):
+        return None
+    return urlsafe_b64decode(text + "=" * (-len(text) % 4))
 
 
 def _behind_prefix(text: str, prefix: str) -> int | None:
@@ -334,13 +341,6 @@ def _is_signed_by_a_key(given: bytes, signed: str, rules: PathRules) -> bool:
 
 _BASE64URL = re.compile(r"[A-Za-z0-9_-]*", re.ASCII)
 _BROKEN_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
-
-
-def _base64_decoded(text: str) -> bytes | None:
-    """Unpadded base64url, its spare bits ignored, as Go's ``RawURLEncoding`` reads it."""
-    if len(text) % 4 == 1 or not _BASE64URL.fullmatch(text):
-        return None
-    return urlsafe_b64decode(text + "=" * (-len(text) % 4))
 
 
 def _base64_encoded(value: bytes) -> str:

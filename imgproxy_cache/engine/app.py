@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import sys
+import threading
 from collections.abc import Mapping
 from typing import Any
 
@@ -26,6 +28,9 @@ WHAT_THIS_IS = (
     "This is the embedded engine of imgproxy-cache: for a first run, for tests and for small "
     "sites. Production runs imgproxy, https://imgproxy.net"
 )
+
+ABANDONED_SECONDS = 2.0
+"""How long a stop waits for renders whose clients are gone; nothing can interrupt libvips."""
 
 
 def serve(environ: Mapping[str, str]) -> int:
@@ -65,7 +70,15 @@ async def _serve(settings: Settings, log: FilteringBoundLogger) -> None:
             keep_alive_seconds=server.keep_alive_seconds,
             graceful_stop_seconds=server.graceful_stop_seconds,
         )
+        _end_within(ABANDONED_SECONDS)
     log.info("engine.stopped")
+
+
+def _end_within(seconds: float) -> None:
+    """Every request has its answer: what is still rendered is for nobody, and may take minutes."""
+    ending = threading.Timer(seconds, os._exit, [0])
+    ending.daemon = True
+    ending.start()
 
 
 def _address(sock: socket.socket) -> str:

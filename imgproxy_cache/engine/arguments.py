@@ -7,9 +7,9 @@ Every function raises InvalidUrl for what imgproxy answers with ``Invalid URL``.
 from __future__ import annotations
 
 import re
-from base64 import urlsafe_b64decode
 from collections.abc import Sequence
 
+from imgproxy_cache.core.imgproxy_path import base64_decoded
 from imgproxy_cache.engine.errors import InvalidUrl
 from imgproxy_cache.engine.options import Color, Gravity, GravityType
 
@@ -21,7 +21,6 @@ FORMAT_NAMES = frozenset(
 _INTEGER = re.compile(r"[+-]?[0-9]{1,19}", re.ASCII)
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,3})?", re.ASCII)
 _COLOR = re.compile(r"[0-9a-fA-F]{3}|[0-9a-fA-F]{6}", re.ASCII)
-_BASE64URL = re.compile(r"[A-Za-z0-9_-]*", re.ASCII)
 _INT64_MAX = 2**63 - 1
 
 
@@ -76,10 +75,9 @@ def hex_color(name: str, text: str) -> Color:
 
 
 def base64_text(name: str, text: str) -> str:
-    bare = text.rstrip("=")
-    if not _BASE64URL.fullmatch(bare) or len(bare) % 4 == 1:
+    decoded = base64_decoded(text.rstrip("="))
+    if decoded is None:
         raise InvalidUrl(f"{name} is {text!r}, which is no base64url")
-    decoded = urlsafe_b64decode(bare + "=" * (-len(bare) % 4))
     return decoded.decode("utf-8", "surrogateescape")
 
 

@@ -38,7 +38,6 @@ PASSED_ON_TO_RAW = frozenset({b"if-none-match", b"if-modified-since", b"accept-e
 class _Exchange:
     """One request and its answer on the wire."""
 
-    scope: Scope
     send: ASGISendCallable
     common: Headers
     is_started: bool = False
@@ -84,7 +83,7 @@ class Engine:
         settings = self._settings
         route = route_of(scope["method"], target, settings.path.prefix, settings.health_path)
         request_id = _request_id(headers)
-        exchange = _Exchange(scope, send, _common_headers(request_id))
+        exchange = _Exchange(send, _common_headers(request_id))
         if route is Route.PROCESSING:
             await _unless_the_client_leaves(
                 self._process(exchange, target, headers, request_id), exchange, receive

@@ -67,9 +67,11 @@ def render(source: bytes, options: Options, rules: RenderRules) -> Rendered:
     try:
         return _rendered(original, options, rules)
     except pyvips.Error as exc:
-        if BROKEN_SOURCE.search(exc.detail):
-            raise BrokenImage(exc.detail.strip()) from exc
-        raise EngineError(exc.detail.strip()) from exc
+        detail = exc.detail.strip()
+        # All threads share one list of messages: another may have taken what ours was told
+        if not detail or BROKEN_SOURCE.search(detail):
+            raise BrokenImage(detail or "libvips does not say why") from exc
+        raise EngineError(detail) from exc
 
 
 def why_not_saved(format_name: str | None) -> str | None:
@@ -164,7 +166,7 @@ def _target(
 
 
 def _can(name: str, animated: bool) -> bool:
-    return not animated or (name in SAVED and SAVED[name].animation)
+    return name in SAVED and (SAVED[name].animation or not animated)
 
 
 def _adds_alpha(options: Options) -> bool:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from imgproxy_cache.core.imgproxy_path import PathRules
 from imgproxy_cache.engine.environment import Environment
+from imgproxy_cache.engine.formats import SAVED
 from imgproxy_cache.engine.options import DEFAULT_FORMAT_QUALITY, Limits, Options
 from imgproxy_cache.engine.render import PREFERRED_FORMATS, RenderRules
 from imgproxy_cache.engine.save import EncoderRules
@@ -51,10 +52,6 @@ class FallbackRules:
     """0: the status of the error."""
     ttl_seconds: int
     """0: that of any image."""
-
-    @property
-    def is_set(self) -> bool:
-        return bool(self.data or self.path or self.url)
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,13 +166,15 @@ def _path_rules(env: Environment) -> PathRules:
 
 def _option_rules(env: Environment, separator: str) -> OptionRules:
     lines = env.texts("IMGPROXY_PRESETS", env.text("IMGPROXY_PRESETS_SEPARATOR", ","))
-    presets, problems = presets_from_lines((*lines, *env.lines("IMGPROXY_PRESETS_PATH")), separator)
+    lines += env.lines("IMGPROXY_PRESETS_PATH")
+    allowed = env.flag("IMGPROXY_ALLOW_SECURITY_OPTIONS")
+    presets, problems = presets_from_lines(lines, separator, security_options_are_allowed=allowed)
     env.problems += [f"IMGPROXY_PRESETS: {problem}" for problem in problems]
     return OptionRules(
         defaults=_default_options(env),
         presets=presets,
         allowed=frozenset(env.texts("IMGPROXY_ALLOWED_PROCESSING_OPTIONS")),
-        security_options_are_allowed=env.flag("IMGPROXY_ALLOW_SECURITY_OPTIONS"),
+        security_options_are_allowed=allowed,
         has_watermark=any(
             env.is_set(f"IMGPROXY_WATERMARK_{source}") for source in ("DATA", "PATH", "URL")
         ),
@@ -221,8 +220,15 @@ def _source_rules(env: Environment) -> SourceRules:
 
 
 def _render_rules(env: Environment) -> RenderRules:
+    preferred = env.formats("IMGPROXY_PREFERRED_FORMATS", PREFERRED_FORMATS)
+    saved = tuple(name for name in preferred if name in SAVED)
+    if not saved:
+        env.problems.append(
+            f"IMGPROXY_PREFERRED_FORMATS={','.join(preferred)!r}: "
+            f"expected at least one of {', '.join(sorted(SAVED))}"
+        )
     return RenderRules(
-        preferred_formats=env.formats("IMGPROXY_PREFERRED_FORMATS", PREFERRED_FORMATS),
+        preferred_formats=saved,
         sanitize_svg=env.flag("IMGPROXY_SANITIZE_SVG", default=True),
         always_rasterize_svg=env.flag("IMGPROXY_ALWAYS_RASTERIZE_SVG"),
         encoders=EncoderRules(
@@ -256,7 +262,7 @@ def _answer_rules(env: Environment) -> AnswerRules:
 def _fallback_rules(env: Environment) -> FallbackRules:
     data = env.text("IMGPROXY_FALLBACK_IMAGE_DATA")
     try:
-        decoded = b64decode(data)
+        decoded = b64decode("".join(data.split()), validate=True)
     except ValueError:
         decoded = b""
         env.problems.append("IMGPROXY_FALLBACK_IMAGE_DATA: expected an image in base64")

@@ -65,7 +65,9 @@ def options_from_path(
     return options
 
 
-def presets_from_lines(lines: Iterable[str], separator: str) -> tuple[Presets, list[str]]:
+def presets_from_lines(
+    lines: Iterable[str], separator: str, *, security_options_are_allowed: bool = False
+) -> tuple[Presets, list[str]]:
     """Read ``name=option/option`` lines; the second value names what is wrong with them."""
     presets: dict[str, tuple[Option, ...]] = {}
     problems = []
@@ -79,11 +81,11 @@ def presets_from_lines(lines: Iterable[str], separator: str) -> tuple[Presets, l
             problems.append(f"{text!r}: expected name=option{separator}argument/option...")
             continue
         presets[name] = options
-    rules = OptionRules(presets=presets, security_options_are_allowed=True)
+    rules = OptionRules(presets=presets, security_options_are_allowed=security_options_are_allowed)
     for name in presets:
         try:
             _Reading(rules, 0).with_presets(Options(), [name], ())
-        except InvalidUrl as exc:
+        except (InvalidUrl, Forbidden) as exc:
             problems.append(f"preset {name!r}: {exc}")
     return presets, problems
 

@@ -6,6 +6,7 @@ import select
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -184,6 +185,21 @@ def test_sigterm_lets_what_runs_finish(source: TapeSource) -> None:
             assert read_answer(working).status == 200
             assert status.result(30) == 0
         assert engine.log()[-1]["event"] == "engine.stopped"
+
+
+def test_sigterm_does_not_wait_for_a_render_that_nobody_waits_for(tmp_path: Path) -> None:
+    blur = '<feGaussianBlur stdDeviation="900"/>'
+    (tmp_path / "blur.svg").write_text(
+        '<svg xmlns="http://www.w3.org/2000/svg" width="3000" height="3000">'
+        f'<filter id="f" x="-10" y="-10" width="30" height="30">{blur * 50}</filter>'
+        '<rect width="3000" height="3000" filter="url(#f)"/></svg>'
+    )
+    settings = {"IMGPROXY_LOCAL_FILESYSTEM_ROOT": str(tmp_path), "IMGPROXY_TIMEOUT": "1"}
+    with running_engine(settings) as engine:
+        assert engine.ask("/_/plain/local:///blur.svg@png").status == 503
+        began = time.monotonic()
+        assert engine.stop() == 0
+    assert time.monotonic() - began < 10
 
 
 def _wait_until_refused(port: int) -> None:

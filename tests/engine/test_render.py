@@ -288,6 +288,10 @@ def test_every_format_can_be_asked_for_and_read(name: str) -> None:
         pytest.param({"prefer_formats": {"webp"}, "format": "png"}, "jpeg", "png", id="asked wins"),
         pytest.param({"enforce_formats": {"webp"}, "format": "png"}, "jpeg", "webp", id="enforced"),
         pytest.param({"enforce_formats": {"webp"}}, "jpeg", "jpeg", id="nothing to enforce"),
+        pytest.param({"prefer_formats": {"jxl"}}, "jpeg", "jpeg", id="JPEG XL, which we have not"),
+        pytest.param(
+            {"enforce_formats": {"jxl", "webp"}, "format": "png"}, "jpeg", "webp", id="what we have"
+        ),
     ],
 )
 def test_format_is(changes: dict[str, object], source: str, expected: str) -> None:
@@ -433,7 +437,7 @@ def test_frames_count_together_or_each_for_itself(animation: bytes) -> None:
         pytest.param(b"\xff\xd8 no more", "w:9", BrokenImage, id="only a signature"),
         pytest.param(CAT[:300], "w:9", BrokenImage, id="half a head"),
         pytest.param(b"<svg><g></svg>", "f:png", BrokenImage, id="broken SVG"),
-        pytest.param(png_that_claims(9, 9)[:20], "w:5", EngineError, id="half a PNG head, a 500"),
+        pytest.param(png_that_claims(9, 9)[:20], "w:5", BrokenImage, id="half a PNG head"),
         pytest.param(encoded(Image.new("RGB", (9, 9)), "BMP"), "w:5", UnsupportedFormat, id="BMP"),
         pytest.param(CAT, "f:jxl", UnsupportedFormat, id="JPEG XL"),
         pytest.param(CAT, "f:svg", UnsupportedFormat, id="a photograph as SVG"),
@@ -442,6 +446,19 @@ def test_frames_count_together_or_each_for_itself(animation: bytes) -> None:
 def test_what_cannot_be_rendered_is(source: bytes, text: str, expected: type[EngineError]) -> None:
     with pytest.raises(expected):
         rendered(source, text)
+
+
+def test_broken_sources_are_told_apart_whatever_other_threads_do() -> None:
+    def failure(source: bytes) -> type[Exception] | None:
+        try:
+            rendered(source, "f:png")
+        except EngineError as exc:
+            return type(exc)
+        return None
+
+    broken = [b"<svg><g></svg>", b"\xff\xd8 no more", CAT[:300]]
+    with ThreadPoolExecutor(4) as threads:
+        assert set(threads.map(failure, broken * 300)) == {BrokenImage}
 
 
 # Drawings

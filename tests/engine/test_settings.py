@@ -59,6 +59,7 @@ def test_everything_that_is_wrong_is_said_at_once() -> None:
         IMGPROXY_PREFERRED_FORMATS="jpeg,doc",
         IMGPROXY_FORMAT_QUALITY="webp=0",
         IMGPROXY_LOCAL_FILESYSTEM_ROOT="/nowhere",
+        IMGPROXY_FALLBACK_IMAGE_DATA="not/base64!",
         IMGPROXY_FALLBACK_IMAGE_PATH="/nowhere",
         IMGPROXY_PRESETS="thumb",
         IMGPROXY_NETWORK="udp",
@@ -75,9 +76,19 @@ def test_everything_that_is_wrong_is_said_at_once() -> None:
         "IMGPROXY_PREFERRED_FORMATS='jpeg,doc'",
         "IMGPROXY_AUTO_WEBP='yes'",
         "IMGPROXY_TTL='soon'",
+        "IMGPROXY_FALLBACK_IMAGE_DATA",
         "IMGPROXY_FALLBACK_IMAGE_PATH='/nowhere'",
         "IMGPROXY_URL_REPLACEMENTS='x'",
     ]
+
+
+def test_preferred_formats_are_those_that_the_engine_can_write() -> None:
+    settings = settings_from_environ({"IMGPROXY_PREFERRED_FORMATS": "jxl,jpg,svg,webp"})
+    assert settings.render.preferred_formats == ("jpeg", "webp")
+    assert problems(IMGPROXY_PREFERRED_FORMATS="jxl,svg") == (
+        "IMGPROXY_PREFERRED_FORMATS='jxl,svg': "
+        "expected at least one of avif, gif, jpeg, png, tiff, webp",
+    )
 
 
 def test_keys_are_told_by_their_length_only() -> None:
@@ -115,6 +126,15 @@ def test_presets_come_from_the_environment_and_from_a_file(tmp_path: Path) -> No
         "b": (("h", "1"),),
         "file": (("w", "2"),),
     }
+
+
+def test_presets_may_use_security_options_where_urls_may() -> None:
+    environ = {"IMGPROXY_PRESETS": "big=msr:100"}
+    assert problems(**environ) == (
+        "IMGPROXY_PRESETS: preset 'big': option 'msr' needs IMGPROXY_ALLOW_SECURITY_OPTIONS",
+    )
+    settings = settings_from_environ({**environ, "IMGPROXY_ALLOW_SECURITY_OPTIONS": "1"})
+    assert dict(settings.options.presets) == {"big": (("msr", "100"),)}
 
 
 @pytest.mark.parametrize(
