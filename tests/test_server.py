@@ -324,6 +324,7 @@ async def test_stop_abandons_uploads_that_take_too_long_and_says_so(
             imgproxy.port,
             CACHE_DRAIN_SECONDS="1",
             CACHE_UPLOAD_CONCURRENCY="2",
+            CACHE_SPOOL_ITEMS="0",
             **s3_settings(s3_port),
         ) as proxy,
     ):
@@ -439,7 +440,12 @@ async def test_ready_says_ok_of_each_part(imgproxy: FakeImgproxy) -> None:
         answer = await proxy.admin(b"/ready")
 
     assert answer.status == 200
-    assert json.loads(answer.body) == {"ready": True, "imgproxy": "ok", "store": "ok"}
+    assert json.loads(answer.body) == {
+        "ready": True,
+        "imgproxy": "ok",
+        "store": "ok",
+        "spool": "ok",
+    }
     assert answer[b"Cache-Control"] == b"no-store"
 
 
@@ -453,6 +459,7 @@ async def test_ready_says_that_imgproxy_is_ill(imgproxy: FakeImgproxy) -> None:
         "ready": False,
         "imgproxy": f"GET http://127.0.0.1:{imgproxy.port}/health: answered 503",
         "store": "ok",
+        "spool": "ok",
     }
 
 
@@ -495,13 +502,13 @@ async def test_ready_says_what_is_wrong_with_the_store(imgproxy: FakeImgproxy) -
     ) as proxy:
         answer = await proxy.admin(b"/ready")
         assert (await ask(proxy.port, TARGET)).status == 200  # and images are served all the same
-        failed = await proxy.wait_for("upload.failed")
+        failed = await proxy.wait_for("store.failed")
 
     assert answer.status == 503
     ready = json.loads(answer.body)
     assert ready["imgproxy"] == "ok"
     assert ready["store"].startswith("s3://images: ")
-    assert (failed["key"], failed["level"]) == (KEY, "error")
+    assert (failed["operation"], failed["level"]) == (f"put {KEY}", "error")
 
 
 async def test_admin_port_is_the_operators_alone(imgproxy: FakeImgproxy) -> None:
@@ -533,15 +540,19 @@ async def test_metrics_count_requests_by_outcome_and_levels_with_their_limits(
         for target in (TARGET, TARGET, missing, cut):
             await ask(proxy.port, target)
         await ask(proxy.port, TARGET, method=b"HEAD")
-        await proxy.wait_for("upload.stored", 2)
+        await proxy.wait_for("upload.stored")
         metrics = await proxy.metrics()
+        while 'uploads{result="unchanged"}' not in metrics:
+            metrics = await proxy.metrics()
 
     assert metrics['requests{outcome="stored"}'] == 2
     assert metrics['requests{outcome="status"}'] == 1
     assert metrics['requests{outcome="method"}'] == 1
     assert metrics['requests{outcome="broken"}'] == 1
-    assert metrics['uploads{result="stored"}'] == 2
-    assert metrics["uploaded_bytes"] == 2 * len(BODY)
+    # The same image twice is stored once.
+    assert metrics['uploads{result="stored"}'] == metrics['uploads{result="unchanged"}'] == 1
+    assert metrics['upload_bytes{result="stored"}'] == len(BODY)
+    assert metrics["stored_age_seconds_count"] == 1
     assert metrics['fetches{status="404"}'] == 1
     assert metrics["request_seconds_count"] == 5
     limits = {name: value for name, value in metrics.items() if name.endswith("_limit")}

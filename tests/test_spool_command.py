@@ -1,5 +1,7 @@
 """`imgproxy-cache spool`: what waits and why, and having it tried now, server or not."""
 
+import socket
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,6 @@ from tests.commands import imgproxy_cache
 from tests.faults.front import Fault
 from tests.faults.history import spool_files
 from tests.faults.setup import staged, until_true
-from tests.servers.process import free_port
 from tests.servers.s3 import S3Server
 from tests.spooled import spooled
 
@@ -75,10 +76,18 @@ def test_without_a_server_a_retry_uploads_here(environ: dict[str, str], tmp_path
     assert (tmp_path / "store" / spooled(1)[0].key).read_bytes() == b"hello world"
 
 
-def test_a_retry_that_fails_says_why_and_keeps_the_images(tmp_path: Path) -> None:
+@pytest.fixture
+def dead_port() -> Iterator[int]:
+    """Nobody listens there, and nobody can."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield taken.getsockname()[1]
+
+
+def test_a_retry_that_fails_says_why_and_keeps_the_images(tmp_path: Path, dead_port: int) -> None:
     environ = {
         "S3_BUCKET": "images",
-        "S3_ENDPOINT": f"http://127.0.0.1:{free_port()}",
+        "S3_ENDPOINT": f"http://127.0.0.1:{dead_port}",
         "AWS_ACCESS_KEY_ID": "any",
         "AWS_SECRET_ACCESS_KEY": "any",
         "CACHE_SPOOL_DIR": str(tmp_path),
@@ -101,6 +110,7 @@ async def test_a_running_server_is_asked_to_retry(s3: S3Server, tmp_path: Path) 
         await proxy.wait_for("store.failed")
         environ = stage.s3.environ | {
             "S3_BUCKET": stage.bucket,
+            "S3_ENDPOINT": f"http://127.0.0.1:{stage.front.port}",
             "CACHE_SPOOL_DIR": str(stage.spool),
         }
         # The note is a second behind.

@@ -121,9 +121,9 @@ def xml(code: str) -> str:
         pytest.param(
             500,
             "",
-            "other",
+            "busy",
             "{endpoint}: answered 500 Internal Server Error",
-            "",
+            "lower CACHE_UPLOAD_CONCURRENCY if this goes on",
             id="500 without a word",
         ),
     ],
