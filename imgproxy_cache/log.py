@@ -10,11 +10,13 @@ and, where there is a sentence for people, `message`.  The events:
 ``server.stopped``     done
 ``server.warned``      a setting that works otherwise than it may seem
 ``server.logged``      what uvicorn or asyncio had to say
+``worker.died``        one of several workers ended; another takes its place
 ``upstream.awaited``   "Waiting for imgproxy to be ready..."
 ``upstream.ready``     "imgproxy is ready"
 ``upstream.failed``    not ready in time, and what to look at
 ``request.served``     one for each request
 ``request.failed``     one for each request that got no whole answer, and why
+``request.crashed``    a bug of ours, with its traceback; answered with 500
 ``fetch.abandoned``    images that a stop did not wait for; their clients had gone
 ``image.refused``      announced as stored, but it did not arrive whole
 ``client.stalled``     cut off: it took no byte of its answer
