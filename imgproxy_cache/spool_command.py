@@ -7,6 +7,7 @@ import json
 import os
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,8 @@ def retry_spool(settings: Settings) -> tuple[str, int]:
 
 
 async def _upload_all(settings: Settings) -> str | None:
+    # Whoever asks for a retry does not ask for old images to be given up.
+    settings = replace(settings, spool_max_age_seconds=float("inf"))
     async with (
         open_store(settings.store) as store,
         uploads_from(settings, store, Metrics(), spool_is_lasting=True) as uploads,

@@ -203,13 +203,11 @@ async def test_only_get_shares_a_fetch(
 async def test_queries_that_differ_are_fetched_apart_and_stored_under_one_key(
     proxy: WiredProxy, upstream: FakeImgproxy
 ) -> None:
-    gates = Gate(), Gate()
-    for target, gate in zip((TARGET + b"?1", TARGET + b"?2"), gates, strict=True):
+    gate = Gate()
+    targets = [TARGET + b"?1", TARGET + b"?2"]
+    for target in targets:
         upstream.script(target, gate, image(BODY))
-        gate.open.set()
-    answers = await asked_together(
-        proxy, gates[0], [request(TARGET + b"?1"), request(TARGET + b"?2")]
-    )
+    answers = await asked_together(proxy, gate, [request(target) for target in targets])
     await proxy.until_idle()
 
     assert [answer.status for answer in answers] == [200, 200]
