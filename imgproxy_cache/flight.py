@@ -135,7 +135,7 @@ class Flight:
         self._passengers.discard(passenger)
         if self._passengers:
             if self.is_streaming:
-                self._drop_what_all_have_taken()
+                self.drop_what_all_have_taken()
         elif self.is_over:
             self._give_back()
         elif self._exchange is None or not self._exchange.is_sent or self.is_streaming:
@@ -250,11 +250,12 @@ class Flight:
             self._abandon()
             return
         self._window = sum(map(len, self._chunks))
-        self._drop_what_all_have_taken()
+        self.drop_what_all_have_taken()
         if self._window > STREAM_WINDOW_BYTES:
             self._pause()
 
-    def _drop_what_all_have_taken(self) -> None:
+    def drop_what_all_have_taken(self) -> None:
+        """What no passenger of a stream needs any more can go."""
         slowest = min((p.position for p in self._passengers), default=self._first)
         while self._first < slowest:
             self._window -= len(self._chunks.popleft())
@@ -297,10 +298,6 @@ class Flight:
         """Whether all pieces before this number are all of the answer."""
         return self.is_over and self.error is None and number == self._first + len(self._chunks)
 
-    def chunk_was_taken(self) -> None:
-        """What no passenger of a stream needs any more can go."""
-        self._drop_what_all_have_taken()
-
 
 class Passenger:
     """
@@ -340,7 +337,7 @@ class Passenger:
             return (b"", True) if flight.is_last(self.position) else None
         self.position += 1
         if flight.is_streaming:
-            flight.chunk_was_taken()
+            flight.drop_what_all_have_taken()
         return chunk, flight.is_last(self.position)
 
     def hang_up(self) -> None:

@@ -199,7 +199,7 @@ def _work(
     _return_large_memory()
     uvloop.run(server.serve(sockets=public))
     log.info("server.stopped", message="stopped", pid=os.getpid())
-    return 0 if server.was_started else 1
+    return 0 if server.started else 1
 
 
 def _calm_the_collector() -> None:
@@ -233,10 +233,6 @@ class _Server(uvicorn.Server):
         super().__init__(config)
         self.stop_deadline = float("inf")
         self._settings = settings
-
-    @property
-    def was_started(self) -> bool:
-        return self.started
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """From here on the sockets listen: everything behind them is open."""
