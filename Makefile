@@ -7,8 +7,8 @@ BIN := .venv/bin
 # Where scripts/setup has put uv, on a machine without one.
 export PATH := $(CURDIR)/.dev/uv/bin:$(PATH)
 # What takes a minute, and no other server than those that the tests are themselves.
-UNIT_TESTS := tests/core tests/engine $(wildcard tests/test_*settings.py) \
-    tests/test_addresses.py tests/test_buffer.py tests/test_cli.py tests/test_imgproxy.py
+UNIT_TESTS := tests/core tests/engine tests/settings \
+    tests/test_buffer.py tests/test_cli.py tests/test_imgproxy.py
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-12s %s\n", $$1, $$2 }'

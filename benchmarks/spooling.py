@@ -20,7 +20,7 @@ from benchmarks.upstream import IMAGE_BYTES, upstream_on_loopback
 from imgproxy_cache.core.key import Key
 from imgproxy_cache.core.location import S3Location, whereabouts
 from imgproxy_cache.core.spool_file import SpooledImage
-from imgproxy_cache.spool import open_spool
+from imgproxy_cache.uploads.spool import open_spool
 
 IMAGES_PER_SECOND = 250
 ROUNDS = 3

@@ -26,11 +26,11 @@ from imgproxy_cache import log
 from imgproxy_cache.core.key import Key
 from imgproxy_cache.core.location import S3Location
 from imgproxy_cache.metrics import Metrics
-from imgproxy_cache.pending import Upload
-from imgproxy_cache.spool import open_spool
-from imgproxy_cache.spooling import SpoolLimits
 from imgproxy_cache.stores import open_store
 from imgproxy_cache.uploads import Uploads
+from imgproxy_cache.uploads.pending import Upload
+from imgproxy_cache.uploads.spool import open_spool
+from imgproxy_cache.uploads.spooling import SpoolLimits
 
 ROUNDS = 5
 # As in a server that is busy, but whose store keeps up.

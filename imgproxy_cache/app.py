@@ -28,11 +28,11 @@ from imgproxy_cache.log import InfoLog
 from imgproxy_cache.metrics import Level, Metrics
 from imgproxy_cache.proxy import Proxy
 from imgproxy_cache.settings import Settings
-from imgproxy_cache.spool import open_spool
-from imgproxy_cache.spooling import Spooling, SpoolLimits
 from imgproxy_cache.stores import Store, open_store
-from imgproxy_cache.upload_events import UploadEvents
 from imgproxy_cache.uploads import Uploads
+from imgproxy_cache.uploads.events import UploadEvents
+from imgproxy_cache.uploads.spool import open_spool
+from imgproxy_cache.uploads.spooling import Spooling, SpoolLimits
 from imgproxy_cache.upstream import Upstream
 
 LEVELS_SECONDS = 1.0

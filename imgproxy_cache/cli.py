@@ -11,12 +11,12 @@ from typing import NoReturn
 
 from imgproxy_cache.core.key import key_from_target, object_name
 from imgproxy_cache.core.location import FolderLocation
-from imgproxy_cache.environment import Environment
 from imgproxy_cache.errors import ImgproxyCacheError, SettingsError
 from imgproxy_cache.leaving import leave
 from imgproxy_cache.settings import Settings
-from imgproxy_cache.settings_reference import SETTINGS
-from imgproxy_cache.store_settings import read_store
+from imgproxy_cache.settings.environment import Environment
+from imgproxy_cache.settings.reference import SETTINGS
+from imgproxy_cache.settings.store import read_store
 
 Command = Callable[[argparse.Namespace, Mapping[str, str]], int]
 

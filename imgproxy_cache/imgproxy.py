@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NoReturn
 
-from imgproxy_cache.environment import Environment
 from imgproxy_cache.errors import ImgproxyCacheError
-from imgproxy_cache.imgproxy_settings import read_fallback_rules
+from imgproxy_cache.settings.environment import Environment
+from imgproxy_cache.settings.imgproxy import read_fallback_rules
 
 IN_THE_OFFICIAL_IMAGE = Path("/opt/imgproxy/bin/imgproxy")
 ENGINE_PACKAGES = ("pyvips", "lxml")

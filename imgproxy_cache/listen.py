@@ -4,8 +4,8 @@ import contextlib
 import socket
 from collections.abc import Iterable, Iterator
 
-from imgproxy_cache.addresses import BindAddress
 from imgproxy_cache.errors import ListenError
+from imgproxy_cache.settings.addresses import BindAddress
 
 
 @contextlib.contextmanager

@@ -7,7 +7,7 @@ library alone, since importing what the proxy is made of costs ten times more.
 
 import http.client
 
-from imgproxy_cache.addresses import BindAddress
+from imgproxy_cache.settings.addresses import BindAddress
 
 TIMEOUT_SECONDS = 5.0
 _EVERY_ADDRESS = {None: "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}

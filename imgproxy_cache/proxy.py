@@ -42,8 +42,8 @@ from imgproxy_cache.errors import (
 from imgproxy_cache.flight import ClientGone, Flight, Passenger
 from imgproxy_cache.log import InfoLog
 from imgproxy_cache.metrics import Metrics
-from imgproxy_cache.pending import Upload
 from imgproxy_cache.uploads import Uploads
+from imgproxy_cache.uploads.pending import Upload
 from imgproxy_cache.upstream import Upstream
 
 MAX_REQUEST_BODY_BYTES: Final = 64 * 1024

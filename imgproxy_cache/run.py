@@ -2,11 +2,11 @@
 
 from collections.abc import Iterator, Mapping
 
-from imgproxy_cache.addresses import BindAddress
 from imgproxy_cache.errors import ListenError
 from imgproxy_cache.imgproxy import fallback_image_ttl
 from imgproxy_cache.listen import bound
 from imgproxy_cache.settings import Settings
+from imgproxy_cache.settings.addresses import BindAddress
 from imgproxy_cache.supervision import IMGPROXY, PROXY, supervise
 
 

@@ -37,8 +37,8 @@ from imgproxy_cache.listen import bound
 from imgproxy_cache.metrics import Metrics
 from imgproxy_cache.protocol import ClientConnection
 from imgproxy_cache.settings import Settings
-from imgproxy_cache.spool_folder import make_private
 from imgproxy_cache.stores import open_store
+from imgproxy_cache.uploads.spool_folder import make_private
 
 KEEP_ALIVE_SECONDS = 75  # as nginx's keepalive_timeout
 # A worker that dies at once is not started again in a busy loop.

@@ -16,14 +16,14 @@ from imgproxy_cache.core.location import whereabouts
 from imgproxy_cache.errors import SpoolError
 from imgproxy_cache.metrics import Metrics
 from imgproxy_cache.settings import Settings
-from imgproxy_cache.spool_folder import (
+from imgproxy_cache.stores import open_store
+from imgproxy_cache.uploads.spool_folder import (
     ask_for_retry,
     notes,
     quarantined,
     spooled_files,
     store_folder,
 )
-from imgproxy_cache.stores import open_store
 
 _UNITS = (("d", 86_400), ("h", 3600), ("min", 60), ("s", 1))
 

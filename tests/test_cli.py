@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from imgproxy_cache.settings_reference import SETTINGS
+from imgproxy_cache.settings.reference import SETTINGS
 from tests.commands import Finished, imgproxy_cache
 
 ROOT = Path(__file__).parents[1]

@@ -10,15 +10,15 @@ import pytest
 from structlog.testing import capture_logs
 
 from imgproxy_cache.errors import StoreError
-from imgproxy_cache.spool import Spool, open_spool
-from imgproxy_cache.spool_folder import (
+from imgproxy_cache.uploads.spool import Spool, open_spool
+from imgproxy_cache.uploads.spool_folder import (
     ask_for_retry,
     notes,
     quarantined,
     spooled_files,
     store_folder,
 )
-from imgproxy_cache.spooling import SpoolLimits
+from imgproxy_cache.uploads.spooling import SpoolLimits
 from tests.spooled import spooled
 from tests.uploading import DOWN, NOW, PLACE, numbered, uploading
 

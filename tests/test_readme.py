@@ -14,7 +14,7 @@ import pytest
 
 from imgproxy_cache.core.policy import NotStored
 from imgproxy_cache.metrics import Metrics
-from imgproxy_cache.settings_reference import SETTINGS
+from imgproxy_cache.settings.reference import SETTINGS
 from tests import readme
 
 ROOT = Path(__file__).parents[1]

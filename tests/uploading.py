@@ -12,10 +12,10 @@ from random import random
 from imgproxy_cache.core.image import Image, StoredObject
 from imgproxy_cache.core.key import Key, key_from_target
 from imgproxy_cache.errors import StoreError
-from imgproxy_cache.pending import Upload
-from imgproxy_cache.spool import Spool, open_spool
-from imgproxy_cache.spooling import SpoolLimits
 from imgproxy_cache.uploads import Uploads
+from imgproxy_cache.uploads.pending import Upload
+from imgproxy_cache.uploads.spool import Spool, open_spool
+from imgproxy_cache.uploads.spooling import SpoolLimits
 
 NOW = 1_770_091_506.0  # date -d 2026-02-03T04:05:06Z +%s
 PATH = b"/resize:fill:300:300/plain/https://example.com/image.jpg"

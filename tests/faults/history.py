@@ -12,7 +12,7 @@ from hashlib import md5, sha256
 from pathlib import Path
 
 from imgproxy_cache.core.spool_file import read_spool_file
-from imgproxy_cache.spool_folder import SpoolFile, spooled_files
+from imgproxy_cache.uploads.spool_folder import SpoolFile, spooled_files
 from tests.servers.s3 import S3Server
 from tests.wire import ask
 

@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 
 from imgproxy_cache.core.key import Key
-from imgproxy_cache.spool import open_spool
-from imgproxy_cache.spool_folder import quarantined, store_folder
+from imgproxy_cache.uploads.spool import open_spool
+from imgproxy_cache.uploads.spool_folder import quarantined, store_folder
 from tests.spooled import spooled
 
 PROGRAM = """
 import os, pathlib, sys
-from imgproxy_cache.spool import open_spool
+from imgproxy_cache.uploads.spool import open_spool
 from tests.spooled import spooled
 
 def say(what, key):

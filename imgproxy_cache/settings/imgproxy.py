@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from imgproxy_cache.core.imgproxy_path import PathRules
-from imgproxy_cache.environment import Environment
+from imgproxy_cache.settings.environment import Environment
 
 _FALLBACK_IMAGE = tuple(f"IMGPROXY_FALLBACK_IMAGE_{kind}" for kind in ("DATA", "PATH", "URL"))
 _AUTO_FORMATS = tuple(

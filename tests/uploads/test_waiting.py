@@ -3,8 +3,8 @@
 import pytest
 
 from imgproxy_cache.core.key import Key
-from imgproxy_cache.pending import Pending, Upload
-from imgproxy_cache.waiting import Waiting
+from imgproxy_cache.uploads.pending import Pending, Upload
+from imgproxy_cache.uploads.waiting import Waiting
 
 A, B = Key("a" * 32), Key("b" * 32)
 

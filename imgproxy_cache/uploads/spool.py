@@ -14,7 +14,7 @@ from pathlib import Path
 
 from imgproxy_cache.core.spool_file import SpooledImage, read_spool_file, spool_head
 from imgproxy_cache.errors import SpoolError, SpoolFileError
-from imgproxy_cache.spool_folder import (
+from imgproxy_cache.uploads.spool_folder import (
     NOTE,
     QUARANTINE,
     REASON,

@@ -6,7 +6,7 @@ import pytest
 
 from imgproxy_cache.core.image import Image, StoredObject
 from imgproxy_cache.core.key import Key
-from imgproxy_cache.dedup import RECENT_ITEMS, Dedup
+from imgproxy_cache.uploads.dedup import RECENT_ITEMS, Dedup
 from tests.stores.images import KEY, picture
 
 # The time of `picture()`: date -d 2026-02-03T04:05:06Z +%s

@@ -24,13 +24,13 @@ from typing import Self
 import structlog
 
 from imgproxy_cache.errors import SpoolError
-from imgproxy_cache.pending import Pending, Upload
-from imgproxy_cache.spool import Spool
-from imgproxy_cache.spool_folder import SpoolFile
-from imgproxy_cache.spooling import GRACE_SECONDS, Spooling, SpoolLimits
 from imgproxy_cache.stores import Store
-from imgproxy_cache.upload_events import UploadEvents
-from imgproxy_cache.uploader import Uploader
+from imgproxy_cache.uploads.events import UploadEvents
+from imgproxy_cache.uploads.pending import Pending, Upload
+from imgproxy_cache.uploads.spool import Spool
+from imgproxy_cache.uploads.spool_folder import SpoolFile
+from imgproxy_cache.uploads.spooling import GRACE_SECONDS, Spooling, SpoolLimits
+from imgproxy_cache.uploads.uploader import Uploader
 
 log = structlog.get_logger()
 

@@ -19,9 +19,9 @@ import structlog
 
 from imgproxy_cache.core.spool_file import SpooledImage
 from imgproxy_cache.errors import SpoolError
-from imgproxy_cache.pending import Pending
-from imgproxy_cache.spool import Spool
-from imgproxy_cache.spool_folder import SpoolFile
+from imgproxy_cache.uploads.pending import Pending
+from imgproxy_cache.uploads.spool import Spool
+from imgproxy_cache.uploads.spool_folder import SpoolFile
 
 T = TypeVar("T")
 
@@ -52,7 +52,7 @@ class SpoolLimits:
 
 class Spooling:
     """
-    Writes, reads and removes files of a :class:`~imgproxy_cache.spool.Spool`, in one thread.
+    Works on the files of a :class:`~imgproxy_cache.uploads.spool.Spool`, in one thread.
 
     The spool is opened when it is first needed, and again when its folder is gone: a disk
     that fails keeps nobody from serving.  `spooled` is told of each image that is safe.

@@ -11,7 +11,7 @@ from imgproxy_cache.core.location import (
     S3Location,
     StoreLocation,
 )
-from imgproxy_cache.environment import Environment
+from imgproxy_cache.settings.environment import Environment
 
 _BUCKET_NAMES = ("S3_BUCKET", "BUCKET_NAME")
 _ENDPOINT_NAMES = ("S3_ENDPOINT", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")

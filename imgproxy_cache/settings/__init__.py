@@ -1,7 +1,7 @@
 """
 The settings, and the only reader of the environment.
 
-What each variable means is in :mod:`imgproxy_cache.settings_reference`.
+What each variable means is in :mod:`imgproxy_cache.settings.reference`.
 """
 
 import os
@@ -11,20 +11,20 @@ from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Literal, Self, cast
 
-from imgproxy_cache.addresses import BindAddress, port_collision, read_listeners
 from imgproxy_cache.core.imgproxy_path import PathRules
 from imgproxy_cache.core.location import StoreLocation
 from imgproxy_cache.core.policy import StorageRules
-from imgproxy_cache.environment import Environment
 from imgproxy_cache.errors import SettingsError
-from imgproxy_cache.imgproxy_settings import (
+from imgproxy_cache.settings.addresses import BindAddress, port_collision, read_listeners
+from imgproxy_cache.settings.environment import Environment
+from imgproxy_cache.settings.imgproxy import (
     are_formats_enforced,
     are_settings_hidden,
     auto_formats,
     read_fallback_rules,
     read_path_rules,
 )
-from imgproxy_cache.store_settings import read_store
+from imgproxy_cache.settings.store import read_store
 
 __all__ = ["BindAddress", "LogFormat", "LogLevel", "Settings"]
 

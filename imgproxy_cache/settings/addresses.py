@@ -6,7 +6,7 @@ from ipaddress import IPv6Address, ip_address
 from itertools import combinations
 from typing import Self
 
-from imgproxy_cache.environment import Environment, printable
+from imgproxy_cache.settings.environment import Environment, printable
 
 _HOST = r"[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]"
 _ADDRESS = re.compile(rf"(|{_HOST}):([0-9]{{1,5}})")

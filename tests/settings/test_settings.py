@@ -16,7 +16,7 @@ from imgproxy_cache.core.location import S3Location
 from imgproxy_cache.core.policy import StorageRules
 from imgproxy_cache.errors import SettingsError
 from imgproxy_cache.settings import BindAddress, Settings
-from imgproxy_cache.settings_reference import SETTINGS, Setting
+from imgproxy_cache.settings.reference import SETTINGS, Setting
 
 BUCKET = {"S3_BUCKET": "images"}
 DEFAULTS = Settings(

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from imgproxy_cache.errors import SpoolError, SpoolFileError
-from imgproxy_cache.spool import MOST_QUARANTINED, Spool, open_spool
-from imgproxy_cache.spool_folder import (
+from imgproxy_cache.uploads.spool import MOST_QUARANTINED, Spool, open_spool
+from imgproxy_cache.uploads.spool_folder import (
     ask_for_retry,
     notes,
     quarantined,
@@ -163,7 +163,7 @@ def test_an_empty_spool_leaves_no_folder_behind(root: Path) -> None:
 
 HOLDER = """
 import sys, pathlib
-from imgproxy_cache.spool import open_spool
+from imgproxy_cache.uploads.spool import open_spool
 from tests.spooled import spooled
 spool = open_spool(pathlib.Path(sys.argv[1]), sys.argv[2], sync=True)
 spool.write([spooled(n) for n in range(5)])
@@ -173,7 +173,7 @@ sys.stdin.read()
 
 ADOPTER = """
 import sys, pathlib
-from imgproxy_cache.spool import open_spool
+from imgproxy_cache.uploads.spool import open_spool
 spool = open_spool(pathlib.Path(sys.argv[1]), sys.argv[2], sync=True)
 sys.stdin.read(1)
 for file in spool.adopt():

@@ -11,7 +11,7 @@ from imgproxy_cache.core.image import Image, image_from_answer, time_in_words
 from imgproxy_cache.core.key import Key
 from imgproxy_cache.core.printable import printable_target
 from imgproxy_cache.core.spool_file import SpooledImage
-from imgproxy_cache.spool_folder import SpoolFile
+from imgproxy_cache.uploads.spool_folder import SpoolFile
 
 # Joining and hashing takes 1 ms a megabyte: smaller ones are done in the event loop, where they
 # cost less than the way to a thread and back (0.1 ms) and stall nobody.

@@ -4,7 +4,7 @@ from structlog.testing import capture_logs
 
 from imgproxy_cache.core.breaker import Permission
 from imgproxy_cache.errors import StoreError
-from imgproxy_cache.outages import MOST_REASONS, Outages
+from imgproxy_cache.uploads.outages import MOST_REASONS, Outages
 
 
 def outages() -> Outages:

@@ -18,15 +18,15 @@ import structlog
 
 from imgproxy_cache.core.breaker import OF_THE_IMAGE, Permission, delay_seconds
 from imgproxy_cache.core.image import Image
-from imgproxy_cache.deadlines import Deadlines
-from imgproxy_cache.dedup import Dedup
 from imgproxy_cache.errors import SpoolError, SpoolFileError, StoreError
-from imgproxy_cache.outages import Outages
-from imgproxy_cache.pending import INLINE_BYTES, Pending, image_from_spool
-from imgproxy_cache.spooling import Spooling
 from imgproxy_cache.stores import Store
-from imgproxy_cache.upload_events import UploadEvents
-from imgproxy_cache.waiting import Waiting
+from imgproxy_cache.uploads.deadlines import Deadlines
+from imgproxy_cache.uploads.dedup import Dedup
+from imgproxy_cache.uploads.events import UploadEvents
+from imgproxy_cache.uploads.outages import Outages
+from imgproxy_cache.uploads.pending import INLINE_BYTES, Pending, image_from_spool
+from imgproxy_cache.uploads.spooling import Spooling
+from imgproxy_cache.uploads.waiting import Waiting
 
 log = structlog.get_logger()
 

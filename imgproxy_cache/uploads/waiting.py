@@ -7,7 +7,7 @@ from heapq import heapify, heappop, heappush
 from itertools import count
 
 from imgproxy_cache.core.key import Key
-from imgproxy_cache.pending import Pending
+from imgproxy_cache.uploads.pending import Pending
 
 _Heap = list[tuple[float, int, Pending]]
 # What is done stays in a heap until it comes to the top, or until it is most of it.
