@@ -1,0 +1,141 @@
+"""Answers in this process's memory, ready for the wire."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from imgproxy_cache.core.kept import Kept, KeptAnswer, Signpost, TierKey
+from imgproxy_cache.tiers import Counts
+from imgproxy_cache.tiers.s3_fifo import S3Fifo
+
+HeadAt = Callable[[KeptAnswer, float], bytes]
+"""Status line and fields of a hit, with the empty line, at a time in seconds since the epoch."""
+
+# Up to here head and body go out in one write, which saves 4 us; copying this much once a second
+# costs as much.  Above, clients that read slowly must all hold one body, not one for each second.
+ONE_WRITE_BYTES = 64 * 1024
+# One that takes more of the tier would push out dozens to save one render.
+LARGEST_SHARE = 8
+
+# What an entry takes besides the bytes of its strings (a head with no more than the fields that
+# are made for each hit among it), as tracemalloc sees it in CPython 3.11 to
+# 3.13 (tests/tiers/test_memory.py holds it against that): objects, tuples, the dictionary's part.
+ENTRY_BYTES = 1100
+FIELD_BYTES = 175
+
+
+class Held:
+    """
+    An answer in memory.
+
+    Its body is there once.  `fields`, `lifetimes` and the rest are those of `metadata`, which
+    is the answer without its body.
+    """
+
+    __slots__ = ("_body", "_head", "_head_at", "_is_in_one", "_second", "_wire", "metadata")
+
+    def __init__(self, kept: KeptAnswer, head_at: HeadAt) -> None:
+        self.metadata = replace(kept, body=b"")
+        self._head_at = head_at
+        self._is_in_one = len(kept.body) <= ONE_WRITE_BYTES
+        self._second = -1
+        self._head = b""
+        self._wire = self._body = kept.body
+
+    @property
+    def kept(self) -> KeptAnswer:
+        """The whole answer; up to :data:`ONE_WRITE_BYTES` its body is a copy."""
+        body = self._wire[len(self._head) :] if self._is_in_one else self._body
+        return replace(self.metadata, body=body)
+
+    def wire_at(self, now: float) -> bytes:
+        """
+        What to write for a whole hit, and then :attr:`rest`.
+
+        The head is that of the whole second: :func:`head_at` is asked once for each.
+        """
+        second = int(now)
+        if second != self._second:
+            self._build(second)
+        return self._wire
+
+    @property
+    def rest(self) -> bytes:
+        """What of the body is not in :meth:`wire_at`; empty but for large ones."""
+        return b"" if self._is_in_one else self._body
+
+    def head_at(self, now: float) -> bytes:
+        """The head alone, as `HEAD` gets it."""
+        self.wire_at(now)
+        return self._head
+
+    def _build(self, second: int) -> None:
+        kept = self.kept
+        head = self._head_at(kept, float(second))
+        if self._is_in_one:
+            self._wire = head + kept.body
+            self._body = b""
+        else:
+            self._wire = head
+        self._head = head
+        self._second = second
+
+
+class MemoryTier:
+    """
+    A :class:`~imgproxy_cache.tiers.Tier` that answers at once: `find` is for hits that shall
+    cost next to nothing, `get` for everybody else.
+
+    `max_bytes` is for all that the entries take in memory, within some percent; with 0 the
+    tier is empty for ever.
+    """
+
+    def __init__(self, *, max_bytes: int, max_items: int, head_at: HeadAt) -> None:
+        self.counts = Counts()
+        self._entries: S3Fifo[Held | Signpost] = S3Fifo(max_bytes=max_bytes, max_items=max_items)
+        self._largest = max_bytes // LARGEST_SHARE
+        self._head_at = head_at
+
+    def find(self, key: TierKey) -> Held | Signpost | None:
+        found = self._entries.find(key)
+        if found is None:
+            self.counts.misses += 1
+        else:
+            self.counts.hits += 1
+        return found
+
+    def get(self, key: TierKey) -> Kept | None:
+        found = self.find(key)
+        return found.kept if isinstance(found, Held) else found
+
+    def put(self, key: TierKey, kept: Kept) -> None:
+        size = entry_bytes(key, kept)
+        if size <= self._largest:
+            what = kept if isinstance(kept, Signpost) else Held(kept, self._head_at)
+            self._entries.put(key, what, size)
+            self.counts.puts += 1
+        else:
+            self._entries.remove(key)
+            self.counts.refused += 1
+        self._count()
+
+    def remove(self, key: TierKey) -> None:
+        self._entries.remove(key)
+        self._count()
+
+    def _count(self) -> None:
+        self.counts.items = len(self._entries)
+        self.counts.bytes = self._entries.size
+        self.counts.evictions = self._entries.evictions
+
+
+def entry_bytes(key: TierKey, kept: Kept) -> int:
+    """What an entry takes in memory, with its head for the wire."""
+    size = ENTRY_BYTES + len(key) + len(kept.name)
+    if isinstance(kept, Signpost):
+        return size + sum(FIELD_BYTES + len(name) for name in kept.names)
+    pairs = kept.fields + kept.selection
+    # Twice: as they came, and in the head.
+    fields = sum(2 * (len(name) + len(value)) for name, value in pairs)
+    return size + fields + FIELD_BYTES * len(pairs) + len(kept.etag or b"") + len(kept.body)

@@ -1,0 +1,146 @@
+"""
+Which of many entries stay when there is no room for all: S3-FIFO, bounded in bytes and items.
+
+Chosen by measuring (`python -m benchmarks.eviction`; Zipf(1.0) over 20,000 images of 30 KB):
+it finds as many as SIEVE on that trace (75 % in a tenth of the room, LRU 70 %), and more
+while a crawler walks through images that nobody else asks for (74 %, SIEVE 72 %, LRU 57 %).
+SIEVE saves 0.4 us on a miss; one image rendered less in a hundred saves 70 us a request.
+
+No kept library does it: cachebox (LRU, 57 %, cheapest of all) and cachetools (LRU, three times
+the price) do not resist a crawler, theine (W-TinyLFU, 71 %) is bounded in items only and costs
+1.6 us a hit, and the packages that are S3-FIFO count items, not bytes.
+
+Source: Yang et al., FIFO queues are all you need for cache eviction, SOSP 2023
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Generic, TypeVar
+
+V = TypeVar("V")
+
+# The paper's: what is asked for only once leaves the tenth and not the rest.
+SMALL_SHARE = 0.1
+MOST_VISITS = 3
+# A remembered key: an entry of an OrderedDict and two integers, as tracemalloc sees it.
+GHOST_BYTES = 150
+
+
+class _Entry(Generic[V]):
+    __slots__ = ("size", "value", "visits")
+
+    def __init__(self, value: V, size: int) -> None:
+        self.value = value
+        self.size = size
+        self.visits = 0
+
+
+class S3Fifo(Generic[V]):
+    """
+    Values by key, as many as fit.
+
+    New ones wait in a small queue; those that are asked for again go on into the main one,
+    and so do those that come back soon after they were evicted (of which the ghosts tell:
+    hashes of keys, because keys can be long).
+    """
+
+    def __init__(self, *, max_bytes: int, max_items: int) -> None:
+        self.max_bytes = max_bytes
+        self.max_items = max_items
+        self.evictions = 0
+        self._small: OrderedDict[bytes, _Entry[V]] = OrderedDict()
+        self._main: OrderedDict[bytes, _Entry[V]] = OrderedDict()
+        self._ghosts: OrderedDict[int, int] = OrderedDict()
+        self._small_bytes = 0
+        self._main_bytes = 0
+        self._ghost_bytes = 0
+        """What the entries took of which there are ghosts."""
+
+    def __len__(self) -> int:
+        return len(self._small) + len(self._main)
+
+    @property
+    def size(self) -> int:
+        return self._small_bytes + self._main_bytes + len(self._ghosts) * GHOST_BYTES
+
+    def find(self, key: bytes) -> V | None:
+        """A hit moves nothing: it leaves a mark."""
+        entry = self._main.get(key) or self._small.get(key)
+        if entry is None:
+            return None
+        if entry.visits < MOST_VISITS:
+            entry.visits += 1
+        return entry.value
+
+    def put(self, key: bytes, value: V, size: int) -> bool:
+        """Whether there is room; an earlier value is gone in any case."""
+        was_main = self.remove(key)
+        if size > self.max_bytes or self.max_items < 1:
+            return False
+        while self.size + size > self.max_bytes or len(self) >= self.max_items:
+            self._make_room()
+        entry = _Entry(value, size)
+        if was_main or self._forget_ghost(key):
+            self._main[key] = entry
+            self._main_bytes += size
+        else:
+            self._small[key] = entry
+            self._small_bytes += size
+        return True
+
+    def remove(self, key: bytes) -> bool:
+        """Whether it had come as far as the main queue."""
+        if (entry := self._main.pop(key, None)) is not None:
+            self._main_bytes -= entry.size
+            return True
+        if (entry := self._small.pop(key, None)) is not None:
+            self._small_bytes -= entry.size
+        return False
+
+    def _make_room(self) -> None:
+        """Evict one entry, or forget a ghost where nothing else is left."""
+        if not self and self._ghosts:
+            self._ghost_bytes -= self._ghosts.popitem(last=False)[1]
+        elif self._small and (self._small_bytes >= self.max_bytes * SMALL_SHARE or not self._main):
+            self._evict_from_small()
+        else:
+            self._evict_from_main()
+
+    def _evict_from_small(self) -> None:
+        key, entry = self._small.popitem(last=False)
+        self._small_bytes -= entry.size
+        if entry.visits:
+            entry.visits = 0
+            self._main[key] = entry
+            self._main_bytes += entry.size
+        else:
+            self.evictions += 1
+            self._remember_ghost(key, entry.size)
+
+    def _evict_from_main(self) -> None:
+        key, entry = self._main.popitem(last=False)
+        if entry.visits:
+            entry.visits -= 1
+            self._main[key] = entry
+        else:
+            self._main_bytes -= entry.size
+            self.evictions += 1
+
+    def _remember_ghost(self, key: bytes, size: int) -> None:
+        """As many as would fit into the main queue."""
+        self._forget_ghost(key)  # of another key with this hash
+        self._ghosts[hash(key)] = size
+        self._ghost_bytes += size
+        while (
+            self._ghost_bytes > self.max_bytes * (1 - SMALL_SHARE)
+            or len(self._ghosts) > self.max_items
+        ):
+            self._ghost_bytes -= self._ghosts.popitem(last=False)[1]
+
+    def _forget_ghost(self, key: bytes) -> bool:
+        size = self._ghosts.pop(hash(key), None)
+        if size is None:
+            return False
+        self._ghost_bytes -= size
+        return True
