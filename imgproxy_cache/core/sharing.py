@@ -43,9 +43,7 @@ def sharing_by_fields(headers: Headers, *, cookie_passthrough: bool) -> Hashable
         if name == b"accept":
             # Go's Header.Get: of several lines imgproxy reads the first.
             if formats < 0:
-                # Not to keep 1,024 values of 64 KB each.
-                read = _formats if len(value) <= 512 else _formats.__wrapped__
-                formats = read(value)
+                formats = image_formats(value)
         elif name in _CHANGES_THE_ANSWER:
             parts += (name, value)
         elif name in _NEVER_SHARED or (name == b"cookie" and cookie_passthrough):
@@ -65,6 +63,12 @@ def flight_key(
     if by_fields is None or method != "GET" or path is None or path.is_raw:
         return None
     return target, by_fields
+
+
+def image_formats(accept: bytes) -> int:
+    """What imgproxy reads in `Accept`: a bit for each format that it may choose."""
+    # Not to keep 1,024 values of 64 KB each.
+    return (_formats if len(accept) <= 512 else _formats.__wrapped__)(accept)
 
 
 @lru_cache(maxsize=1024)
