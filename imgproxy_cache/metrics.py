@@ -20,6 +20,7 @@ from prometheus_client import (
     Counter,
     Gauge,
     Histogram,
+    disable_created_metrics,
     generate_latest,
 )
 from prometheus_client.multiprocess import MultiProcessCollector
@@ -40,6 +41,8 @@ class Metrics:
     """The figures of one worker, and the text with the figures of all."""
 
     def __init__(self) -> None:
+        # One more line for each counter and histogram, with the time at which it was made.
+        disable_created_metrics()  # type: ignore[no-untyped-call]
         self._registry = CollectorRegistry()
         self._levels: list[tuple[Gauge, Callable[[], float]]] = []
         self._requests = self._counter(
