@@ -1,0 +1,97 @@
+"""
+Who may be answered from the tiers, and with what: a hit relaxes nothing that imgproxy checks.
+
+A target is judged once, since keys stay while the process lives; the fields of
+a request each time.
+"""
+
+from __future__ import annotations
+
+from hmac import compare_digest
+from typing import NamedTuple
+
+from imgproxy_cache.core.headers import Headers
+from imgproxy_cache.core.imgproxy_path import (
+    ImgproxyPath,
+    PathRules,
+    signature_is_trusted,
+    signature_spelling_is_canonical,
+    signed_text,
+)
+
+
+class Resource(NamedTuple):
+    """
+    What a target asks for that the tiers may answer.
+
+    Equal names are one image to imgproxy, whichever line it is of: see
+    :func:`resource_from_path`.
+    """
+
+    name: bytes
+    """Without white space, as the target."""
+    may_be_in_store: bool
+    """False for the spellings of a signed path under which nothing is put there."""
+
+
+def resource_from_path(path: ImgproxyPath | None, rules: PathRules) -> Resource | None:
+    """
+    What a path asks for; None where imgproxy itself has to answer.
+
+    That is where it is no processing path, asks for whatever the source sends
+    (`raw`), is limited in time (`exp`), or has a signature that imgproxy would
+    refuse.
+
+    What a key has signed is named by the text that it signed: the path behind
+    the signature as imgproxy reads it, for all its spellings.  Where no key
+    proves how imgproxy reads a path, it is named by what was written, since 3.30
+    reads a `%3A` otherwise than 4.0.  A `?`, which is in no path, keeps the two
+    apart.
+    """
+    if path is None or path.is_raw or path.expires:
+        return None
+    if not rules.keys:
+        return Resource(_name_as_written(path), may_be_in_store=True)
+    if signature_is_trusted(path, rules):
+        name = _name_as_written(path)
+    elif (signed := signed_text(path, rules)) is not None:
+        name = _bytes(signed)
+    else:
+        return None
+    return Resource(name, may_be_in_store=signature_spelling_is_canonical(path, rules))
+
+
+def may_read(request_headers: Headers, *, secret: bytes | None, cookie_passthrough: bool) -> bool:
+    """
+    May a request with these fields be answered from the tiers?  If not, imgproxy decides.
+
+    `request_headers` are those that imgproxy would be sent, names in lower case.
+    With a secret (`IMGPROXY_SECRET`) it has to be there, as imgproxy compares
+    it: case and all, in constant time.  Without one, whoever is authorized for
+    something may be meant to see something else, and so may who has cookies
+    that imgproxy passes on.
+    """
+    authorizations = [value for name, value in request_headers if name == b"authorization"]
+    if secret is None:
+        is_allowed = not authorizations
+    else:
+        expected = b"Bearer " + secret
+        matches = [compare_digest(value.strip(b" \t"), expected) for value in authorizations]
+        is_allowed = bool(matches) and all(matches)
+    has_cookies = cookie_passthrough and any(name == b"cookie" for name, _ in request_headers)
+    return is_allowed and not has_cookies
+
+
+def _name_as_written(path: ImgproxyPath) -> bytes:
+    """
+    By the bytes behind the signature, which say all where it is not looked at.
+
+    With a `:` in it imgproxy 4 takes it for an option, the signature forgotten, and
+    refuses: what 3.30 answers there has a name of its own.
+    """
+    looked_at = path.signature if ":" in path.signature else ""
+    return _bytes(f"{looked_at}?{path.written}")
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")
