@@ -115,7 +115,7 @@ def proxy_app(
             stack.push_async_callback(lambda: uploads.drain(stop_deadline()))
             stack.push_async_callback(lambda: proxy.finish(stop_deadline() - LAST_UPLOADS_SECONDS))
             checks = {
-                "imgproxy": health_from(settings, upstream).why_not_ready,
+                "imgproxy": (await stack.enter_async_context(health_of(settings))).why_not_ready,
                 "store": _store_check(store, uploads),
                 "spool": _spool_check(uploads),
             }
@@ -128,11 +128,11 @@ def proxy_app(
     return Application(routes=[catch_all], lifespan=lifespan)
 
 
-def upstream_from(settings: Settings) -> Upstream:
+def upstream_from(settings: Settings, *, max_connections: int | None = None) -> Upstream:
     return Upstream(
         settings.upstream_host,
         settings.upstream_port,
-        max_connections=settings.upstream_connections,
+        max_connections=max_connections or settings.upstream_connections,
         max_waiting=settings.upstream_queue_items,
         wait_seconds=settings.upstream_wait_seconds,
         connect_timeout_seconds=settings.upstream_connect_timeout_seconds,
@@ -173,8 +173,11 @@ def uploads_from(
     )
 
 
-def health_from(settings: Settings, upstream: Upstream) -> ImgproxyHealth:
-    return ImgproxyHealth(upstream, settings.upstream_url, settings.health_path)
+@asynccontextmanager
+async def health_of(settings: Settings) -> AsyncIterator[ImgproxyHealth]:
+    """Asked over a connection of its own: images may have taken all of theirs, and all be well."""
+    async with upstream_from(settings, max_connections=1) as upstream:
+        yield ImgproxyHealth(upstream, settings.upstream_url, settings.health_path)
 
 
 def _peer_is_trusted(settings: Settings) -> Callable[[str], bool]:

@@ -5,7 +5,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable
 from dataclasses import dataclass
 
-from imgproxy_cache.app import health_from, upstream_from
+from imgproxy_cache.app import health_of
 from imgproxy_cache.core.image import Image, image_from_answer
 from imgproxy_cache.core.key import Key, key_from_target
 from imgproxy_cache.core.location import StoreLocation
@@ -34,8 +34,8 @@ async def check(settings: Settings) -> AsyncIterator[Finding]:
 
 
 async def _check_imgproxy(settings: Settings) -> Finding:
-    async with upstream_from(settings) as upstream:
-        problem = await health_from(settings, upstream).why_not_ready()
+    async with health_of(settings) as health:
+        problem = await health.why_not_ready()
     if problem is None:
         return Finding(True, f"imgproxy: {settings.upstream_url}{settings.health_path}")
     hint = "start imgproxy (`imgproxy-cache run` does), or fix CACHE_UPSTREAM_URL"

@@ -30,7 +30,7 @@ import uvicorn
 import uvloop
 
 from imgproxy_cache import log as logging_setup
-from imgproxy_cache.app import LAST_UPLOADS_SECONDS, health_from, proxy_app, upstream_from
+from imgproxy_cache.app import LAST_UPLOADS_SECONDS, health_of, proxy_app
 from imgproxy_cache.errors import SpoolError
 from imgproxy_cache.leaving import leave
 from imgproxy_cache.listen import bound
@@ -128,8 +128,7 @@ async def _wait_for_imgproxy(settings: Settings) -> int | None:
         url=settings.upstream_url,
         timeout_seconds=seconds,
     )
-    async with upstream_from(settings) as upstream:
-        health = health_from(settings, upstream)
+    async with health_of(settings) as health:
         waiting = asyncio.create_task(health.wait(seconds))
         stopping = asyncio.create_task(stopped.wait())
         await asyncio.wait((waiting, stopping), return_when=asyncio.FIRST_COMPLETED)

@@ -463,6 +463,25 @@ async def test_ready_says_that_imgproxy_is_ill(imgproxy: FakeImgproxy) -> None:
     }
 
 
+async def test_ready_is_answered_while_images_take_all_connections_to_imgproxy(
+    imgproxy: FakeImgproxy,
+) -> None:
+    gate = Gate()
+    imgproxy.script(TARGET, gate, image(BODY))
+    async with (
+        running_proxy(imgproxy.port, CACHE_UPSTREAM_CONNECTIONS="1") as proxy,
+        connected(proxy.port) as wire,
+    ):
+        wire.send(request(TARGET))
+        await gate.reached.wait()
+        answer = await proxy.admin(b"/ready")
+        gate.open.set()
+        await wire.answer()
+
+    assert answer.status == 200
+    assert json.loads(answer.body)["imgproxy"] == "ok"
+
+
 async def test_ready_says_that_imgproxy_is_gone_and_later_that_it_is_back() -> None:
     port = free_port()
     async with _imgproxy_on(port), running_proxy(port) as proxy:
