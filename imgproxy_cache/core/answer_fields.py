@@ -18,6 +18,7 @@ _NAMED: Final = frozenset(
         b"content-length",
         b"content-range",
         b"content-type",
+        b"date",
         b"expires",
         b"set-cookie",
         b"vary",

@@ -3,13 +3,18 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC
-from email.utils import parsedate_to_datetime
 from functools import lru_cache
+from math import floor
+
+from imgproxy_cache.core.http_date import read_http_date
+from imgproxy_cache.core.kept import Lifetimes
 
 # RFC 9111 section 1.2.2: what is larger counts as this.
 _LARGEST_DELTA_SECONDS = 2**31
+# `private` and `no-cache` with fields named too (sections 5.2.2.4 and 5.2.2.7 allow it).
 _FORBIDDING = frozenset({"no-store", "private", "no-cache"})
+_FORBIDDING_STALE = frozenset({"must-revalidate", "proxy-revalidate", "s-maxage"})
+_COUNTED = frozenset({"max-age", "s-maxage", "stale-while-revalidate", "stale-if-error"})
 _DIRECTIVE = re.compile(
     r"[ \t]*([!#$%&'*+\-.^_`|~0-9A-Za-z]+)"  # RFC 9110 section 5.6.2: token
     r'(?:=(?:"((?:[^"\\]|\\.)*)"|([^\s",;=]+)))?[ \t]*(?:,|\Z)',
@@ -20,15 +25,77 @@ _EMPTY_ELEMENTS = re.compile(r"[ \t]*(?:,[ \t]*)*")
 @dataclass(frozen=True, slots=True)
 class CacheControl:
     """
-    What a `Cache-Control` field says to a shared cache that never revalidates.
+    What a `Cache-Control` field says to a shared cache.
 
-    `lifetime` is `s-maxage`, else `max-age`; None where neither is given.  A
-    value that is no number of seconds, or is said twice, counts as 0: stale.
+    `lifetime` is `s-maxage`, else `max-age`; numbers are seconds, and None where
+    they are not given.  A value that is no number of seconds, or is said twice,
+    counts as 0.
+
+    `forbids_stale` is for `must-revalidate`, `proxy-revalidate` and `s-maxage`.
     """
 
     forbids_storing: bool = False
     lifetime: int | None = None
     max_age: int | None = None
+    forbids_stale: bool = False
+    stale_while_revalidate: int | None = None
+    stale_if_error: int | None = None
+
+
+def lifetimes(
+    fields: Mapping[bytes, bytes],
+    received_at: float,
+    *,
+    stale_while_revalidate_seconds: float,
+    stale_if_error_seconds: float,
+) -> Lifetimes | None:
+    """
+    Until when an answer that came in at `received_at` may be given.
+
+    None where it may not be kept, does not say how long it is fresh, or is stale
+    already.  `fields` as for :func:`freshness`.  The seconds are the operator's;
+    what the answer says goes before.
+
+    An answer that forbids to be given stale stays forbidden when it has a window
+    of RFC 5861 too: RFC 9111 section 4.2.4 lets that permit what nothing
+    prohibits, and makes no exception from what is prohibited.
+
+    Source: RFC 9111 section 4.2, RFC 5861
+    """
+    cache_control = read_cache_control(fields.get(b"cache-control", b""))
+    seconds = freshness(fields, received_at)
+    if cache_control.forbids_storing or seconds is None or seconds <= 0:
+        return None
+    fresh_until = received_at + seconds
+
+    def end_of(window: int | None, default: float) -> float:
+        if cache_control.forbids_stale:
+            return fresh_until
+        return fresh_until + (default if window is None else window)
+
+    return Lifetimes(
+        received_at=received_at,
+        age=_age(fields.get(b"age", b"")),
+        fresh_until=fresh_until,
+        stale_while_revalidate_until=end_of(
+            cache_control.stale_while_revalidate, stale_while_revalidate_seconds
+        ),
+        stale_if_error_until=end_of(cache_control.stale_if_error, stale_if_error_seconds),
+    )
+
+
+def current_age(lifetimes: Lifetimes, now: float) -> int:
+    """
+    For how many seconds an answer has existed; a clock that was set back makes it no younger.
+
+    Source: RFC 9111 section 4.2.3
+    """
+    return int(lifetimes.age + max(0, now - lifetimes.received_at))
+
+
+def time_to_live(lifetimes: Lifetimes, now: float) -> int:
+    """For how many seconds an answer is still fresh; below zero if it is stale."""
+    return floor(lifetimes.fresh_until - max(now, lifetimes.received_at))
 
 
 def freshness(fields: Mapping[bytes, bytes], now: float) -> float | None:
@@ -37,8 +104,9 @@ def freshness(fields: Mapping[bytes, bytes], now: float) -> float | None:
 
     `fields` are by lower-case name, repeated ones joined by commas.  `s-maxage`
     before `max-age` before `Expires`, less `Age`.  Zero and below is stale.
-    `Date` is not looked at: imgproxy dates what it has just made, and an older
-    date would only measure how two clocks differ.
+    `Date` is what `Expires` counts from, and says nothing of the age: imgproxy
+    dates what it has just made, and an older date would only measure how two
+    clocks differ.
 
     Source: RFC 9111 sections 4.2.1 and 4.2.3
     """
@@ -46,8 +114,9 @@ def freshness(fields: Mapping[bytes, bytes], now: float) -> float | None:
     if lifetime is None:
         if b"expires" not in fields:
             return None
-        expires = _timestamp(fields[b"expires"])
-        lifetime = 0 if expires is None else expires - now
+        expires = read_http_date(fields[b"expires"], now)
+        date = read_http_date(fields.get(b"date", b""), now)
+        lifetime = 0 if expires is None else expires - (now if date is None else date)
     return lifetime - _age(fields[b"age"]) if b"age" in fields else lifetime
 
 
@@ -68,13 +137,16 @@ def _read_cache_control(value: bytes) -> CacheControl:
     seconds = {
         name: _delta_seconds(argument) if names.count(name) == 1 else 0
         for name, argument in directives
-        if name in ("max-age", "s-maxage")
+        if name in _COUNTED
     }
     max_age = seconds.get("max-age")
     return CacheControl(
         forbids_storing=not _FORBIDDING.isdisjoint(names),
         lifetime=seconds.get("s-maxage", max_age),
         max_age=max_age,
+        forbids_stale=not _FORBIDDING_STALE.isdisjoint(names),
+        stale_while_revalidate=seconds.get("stale-while-revalidate"),
+        stale_if_error=seconds.get("stale-if-error"),
     )
 
 
@@ -99,20 +171,13 @@ def _end_of_empty_elements(text: str, position: int) -> int:
 def _delta_seconds(argument: str) -> int:
     if not (argument.isascii() and argument.isdecimal()):
         return 0
+    digits = argument.lstrip("0")
     # Ten digits are more than the largest; int() of thousands of them would be slow.
-    return _LARGEST_DELTA_SECONDS if len(argument) > 10 else min(int(argument), 2**31)
+    if len(digits) > 10:
+        return _LARGEST_DELTA_SECONDS
+    return min(int(digits or 0), _LARGEST_DELTA_SECONDS)
 
 
 def _age(value: bytes) -> int:
     # RFC 9111 section 5.1: of several the first counts, one that is no number is ignored.
     return _delta_seconds(value.partition(b",")[0].strip().decode("latin-1"))
-
-
-@lru_cache(maxsize=1024)
-def _timestamp(value: bytes) -> float | None:
-    """An HTTP date as seconds since 1970; None where it is none, `0` for one."""
-    try:
-        date = parsedate_to_datetime(value.decode("latin-1"))
-        return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()
-    except (ValueError, TypeError, IndexError, OverflowError):
-        return None
