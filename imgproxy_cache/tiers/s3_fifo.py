@@ -15,7 +15,7 @@ theine (W-TinyLFU)      75.5 %  72.8 %   1.6-2.4 us, bounded in items only
 ======================  ======  =======  ====================================
 
 A hit costs the same here and in SIEVE, and one rendered image less in a hundred saves 70 us a
-request: that decides.  No kept library does it bounded in bytes; packages named after it count items.
+request: that decides.  No kept library does it bounded in bytes: those named after it count items.
 
 Source: Yang et al., FIFO queues are all you need for cache eviction, SOSP 2023
 """
