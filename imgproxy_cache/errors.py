@@ -80,3 +80,7 @@ class SpoolError(ImgproxyCacheError):
 
 class SpoolFileError(ImgproxyCacheError):
     """A file of the spool is not what was written."""
+
+
+class KeptFileError(ImgproxyCacheError):
+    """A file of the disk tier is not what was written."""
