@@ -16,6 +16,7 @@ and, where there is a sentence for people, `message`.  The events:
 ``upstream.failed``    not ready in time, and what to look at
 ``request.served``     one for each request
 ``request.failed``     one for each request that got no whole answer, and why
+``request.refused``    no request for us: one line each, 10 a second; then `unlogged`, how many more
 ``request.crashed``    a bug of ours, with its traceback; answered with 500
 ``fetch.abandoned``    images that a stop did not wait for; their clients had gone
 ``image.refused``      announced as stored, but it did not arrive whole
@@ -45,7 +46,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import sys
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, Literal, Protocol
 
@@ -90,6 +93,35 @@ class InfoLog(Protocol):
     """
 
     def __call__(self, event: str, **fields: object) -> None: ...
+
+
+class Rationed:
+    """
+    For lines that strangers can cause as often as they like: at most `per_second` of them.
+
+    The first line of a later second has `unlogged`, how many were left out, if any were.
+    `clock` counts seconds.
+    """
+
+    def __init__(self, line: InfoLog, *, per_second: int, clock: Callable[[], float]) -> None:
+        self._line = line
+        self._per_second = per_second
+        self._clock = clock
+        self._since = -math.inf
+        self._logged = 0
+        self._unlogged = 0
+
+    def __call__(self, event: str, **fields: object) -> None:
+        now = self._clock()
+        if now - self._since >= 1.0:
+            self._since, self._logged = now, 0
+        if self._logged == self._per_second:
+            self._unlogged += 1
+            return
+        self._logged += 1
+        if self._unlogged:
+            fields["unlogged"], self._unlogged = self._unlogged, 0
+        self._line(event, **fields)
 
 
 def _no_line(event: str, **fields: object) -> None:

@@ -81,6 +81,10 @@ class Metrics:
         if collapsed:
             self._collapsed.inc()
 
+    def request_refused(self, outcome: str) -> None:
+        """One that the proxy never saw."""
+        self._requests_by[outcome] += 1
+
     def fetch_ended(self, status: int, size: int) -> None:
         self._fetches_by[status] += 1
         self._fetched += size

@@ -44,19 +44,26 @@ MAX_BODY_WIRE_BYTES: Final = 1024 * 1024
 
 
 class Refusal(NamedTuple):
-    """Why a request was not understood."""
+    """Why a request was not understood; `outcome` is its name in log and metrics."""
 
     status: int
+    outcome: str
     reason: bytes
 
 
-BAD_TARGET: Final = Refusal(400, b"the request target must be a path of ASCII characters")
-BAD_HOST: Final = Refusal(400, b"a request needs exactly one Host field")
-BAD_REQUEST: Final = Refusal(400, b"not a valid HTTP/1.1 request")
-TIMED_OUT: Final = Refusal(408, b"the request did not arrive in time")
-TARGET_TOO_LONG: Final = Refusal(414, b"the request target is over %d bytes" % MAX_TARGET_BYTES)
+BAD_TARGET: Final = Refusal(
+    400, "bad-target", b"the request target must be a path of ASCII characters"
+)
+BAD_HOST: Final = Refusal(400, "bad-host", b"a request needs exactly one Host field")
+BAD_REQUEST: Final = Refusal(400, "bad-request", b"not a valid HTTP/1.1 request")
+SLOW_REQUEST: Final = Refusal(408, "slow-request", b"the request did not arrive in time")
+TARGET_TOO_LONG: Final = Refusal(
+    414, "target-too-long", b"the request target is over %d bytes" % MAX_TARGET_BYTES
+)
 HEAD_TOO_LARGE: Final = Refusal(
-    431, b"the request head is over %d bytes or %d fields" % (MAX_HEAD_BYTES, MAX_HEAD_FIELDS)
+    431,
+    "head-too-large",
+    b"the request head is over %d bytes or %d fields" % (MAX_HEAD_BYTES, MAX_HEAD_FIELDS),
 )
 
 
@@ -76,9 +83,10 @@ class ClientConnection(HttpToolsProtocol):
     """
     One client's connection.
 
-    A request, its body included, has `arrival_seconds` to arrive.  A client that
-    takes no byte of its answer for `client_stall_seconds` is cut off, and
-    `client_was_cut_off` called.
+    A request, its body included, has `arrival_seconds` to arrive.  One that is
+    refused here is told to `request_was_refused`, with its target as far as it came,
+    and to nobody else.  A client that takes no byte of its answer for
+    `client_stall_seconds` is cut off, and `client_was_cut_off` called.
     """
 
     def __init__(
@@ -86,6 +94,7 @@ class ClientConnection(HttpToolsProtocol):
         *args: Any,
         client_stall_seconds: float,
         client_was_cut_off: Callable[[], None],
+        request_was_refused: Callable[[Refusal, bytes], None],
         arrival_seconds: float = ARRIVAL_SECONDS,
         **kwargs: Any,
     ) -> None:
@@ -93,6 +102,7 @@ class ClientConnection(HttpToolsProtocol):
         self._arrival_seconds = arrival_seconds
         self._stall_seconds = client_stall_seconds
         self._was_cut_off = client_was_cut_off
+        self._was_refused = request_was_refused
         self._phase = Phase.IDLE
         self._refusal: Refusal | None = None
         self._head_bytes = 0  # of its fields
@@ -110,6 +120,11 @@ class ClientConnection(HttpToolsProtocol):
         self.fields: RequestFields | None = None  # kept here for the application
         self._idle_since = 0.0
         self._answering: RequestResponseCycle
+
+    @property
+    def has_refused(self) -> bool:
+        """Whether the newest request was refused here, though the application may know of it."""
+        return self._refusal is not None
 
     def break_off(self) -> None:
         """End the connection so that the client sees that its answer is not whole."""
@@ -307,8 +322,8 @@ class ClientConnection(HttpToolsProtocol):
     def _did_not_arrive(self) -> None:
         if self._phase is Phase.IDLE:
             self.transport.close()
-        else:
-            self._refuse(TIMED_OUT)
+        elif self._refusal is None:
+            self._refuse(SLOW_REQUEST)
 
     def _reject(self, refusal: Refusal) -> NoReturn:
         self._refusal = refusal
@@ -317,9 +332,13 @@ class ClientConnection(HttpToolsProtocol):
     def _refuse(self, refusal: Refusal) -> None:
         """Answer with an error, after the answers that are owed, and close."""
         self._refusal = refusal
+        if self._phase is Phase.BODY and self.cycle.response_started:  # with 413
+            self.transport.abort()
+            return
+        self._was_refused(refusal, self.url[:MAX_TARGET_BYTES])
         if self._phase is not Phase.BODY and self._is_answering():
             return  # its turn comes in on_response_complete
-        if self._phase is Phase.BODY and (self.pipeline or self.cycle.response_started):
+        if self._phase is Phase.BODY and self.pipeline:
             self.transport.abort()
             return
         self._answer_refusal(refusal)
@@ -328,6 +347,9 @@ class ClientConnection(HttpToolsProtocol):
         self._unset_keepalive_if_required()
         if self.transport.is_closing():
             return
+        if self.cycle is not None:  # whose application may have begun to read the body
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
         self.transport.write(
             STATUS_LINE[refusal.status]
             + b"Content-Type: text/plain; charset=utf-8\r\n"

@@ -66,6 +66,10 @@ class Client(Protocol):
     on_lost: Callable[[], None] | None
     """Called when it does."""
 
+    @property
+    def has_refused(self) -> bool:
+        """It has answered for itself, and told who counts."""
+
     def break_off(self) -> None: ...
 
 
@@ -136,7 +140,8 @@ class Proxy:
             if problem == BODY_TOO_LARGE:
                 await _refuse_body(request, answer, send)
             if problem is not None:
-                self._report(request, answer, problem, began)
+                if not client.has_refused:
+                    self._report(request, answer, problem, began)
                 return
         flight, collapsed = self._find_or_start(request)
         passenger = flight.board()

@@ -31,11 +31,12 @@ import uvloop
 
 from imgproxy_cache import log as logging_setup
 from imgproxy_cache.app import LAST_UPLOADS_SECONDS, health_of, proxy_app
+from imgproxy_cache.core.printable import printable_target
 from imgproxy_cache.errors import SpoolError
 from imgproxy_cache.leaving import leave
 from imgproxy_cache.listen import bound
 from imgproxy_cache.metrics import Metrics
-from imgproxy_cache.protocol import ClientConnection
+from imgproxy_cache.protocol import ClientConnection, Refusal
 from imgproxy_cache.settings import Settings
 from imgproxy_cache.stores import open_store
 from imgproxy_cache.uploads.spool_folder import make_private
@@ -43,6 +44,8 @@ from imgproxy_cache.uploads.spool_folder import make_private
 KEEP_ALIVE_SECONDS = 75  # as nginx's keepalive_timeout
 # A worker that dies at once is not started again in a busy loop.
 RESTART_SECONDS = 1.0
+# Enough to see what is wrong; what hostile clients send fills no disk.
+REFUSALS_LOGGED_PER_SECOND = 10
 M_MMAP_THRESHOLD = -3  # glibc's malloc.h
 MMAP_THRESHOLD_BYTES = 128 * 1024  # its own default, which is no longer adjusted when it is set
 
@@ -175,6 +178,20 @@ def _work(
             seconds=settings.client_stall_seconds,
         )
 
+    log_refusal = logging_setup.Rationed(
+        info_log, per_second=REFUSALS_LOGGED_PER_SECOND, clock=time.monotonic
+    )
+
+    def request_was_refused(refusal: Refusal, target: bytes) -> None:
+        metrics.request_refused(refusal.outcome)
+        log_refusal(
+            "request.refused",
+            message=refusal.reason.decode("ascii"),
+            target=printable_target(target),
+            status=refusal.status,
+            outcome=refusal.outcome,
+        )
+
     app = proxy_app(settings, metrics, info_log, admin_sockets=admin, stop_deadline=stop_deadline)
     config = uvicorn.Config(
         app,
@@ -182,6 +199,7 @@ def _work(
             ClientConnection,
             client_stall_seconds=settings.client_stall_seconds,
             client_was_cut_off=client_was_cut_off,
+            request_was_refused=request_was_refused,
         ),
         ws="none",
         lifespan="on",

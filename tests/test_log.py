@@ -6,6 +6,8 @@ import os
 import subprocess
 import sys
 
+from imgproxy_cache.log import Rationed
+
 LOG_SOMETHING = """
 import asyncio
 import structlog
@@ -42,3 +44,21 @@ def test_log_that_nobody_reads_any_more_is_no_error() -> None:
         os.close(write_end)
 
     assert (ended.returncode, ended.stderr) == (0, b"")
+
+
+def test_rationed_lines_are_so_many_a_second_and_then_a_count() -> None:
+    lines: list[dict[str, object]] = []
+    now = 100.0
+    log = Rationed(lambda event, **fields: lines.append(fields), per_second=3, clock=lambda: now)
+    for at in (100.0, 100.1, 100.2, 100.3, 100.9, 101.0, 101.1, 103.5):
+        now = at
+        log("request.refused", at=at)
+
+    assert lines == [
+        {"at": 100.0},
+        {"at": 100.1},
+        {"at": 100.2},
+        {"at": 101.0, "unlogged": 2},
+        {"at": 101.1},
+        {"at": 103.5},
+    ]

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
+from structlog.testing import capture_logs
 
 from tests.servers.upstreams import STORABLE, End, FakeImgproxy, Gate, fake_imgproxy, head, image
 from tests.servers.wired import WiredProxy, wired_proxy
@@ -290,6 +291,80 @@ async def test_each_request_of_a_connection_has_the_limits_for_itself(proxy: Wir
         for number in range(5):
             wire.send(request(b"/%d" % number, *[b"A: " + b"b" * 600] * 90))
             assert (await wire.answer()).status == 200
+
+
+# What is told of refused requests
+
+
+@pytest.mark.parametrize(
+    ("sent", "outcome", "target"),
+    [
+        pytest.param(b"\x16\x03\x01\x02", "bad-request", b"", id="TLS"),
+        pytest.param(b"GET p?q HTTP/1.1\r\n\r\n", "bad-request", b"", id="no slash first"),
+        pytest.param(
+            b"GET http://evil.example/p HTTP/1.1\r\n" + HOST + b"\r\n\r\n",
+            "bad-target",
+            b"http://evil.example/p",
+            id="absolute form",
+        ),
+        pytest.param(b"GET /a?b HTTP/1.1\r\n\r\n", "bad-host", b"/a?b", id="no Host"),
+        pytest.param(
+            b"GET /" + b"a" * 40_000, "target-too-long", b"/" + b"a" * 16383, id="long target"
+        ),
+        pytest.param(
+            b"GET /a HTTP/1.1\r\n" + b"A: b\r\n" * 102, "head-too-large", b"/a", id="102 fields"
+        ),
+        pytest.param(b"GET /a HTTP/1.1\r\nHost", "slow-request", b"/a", id="half a head"),
+        pytest.param(
+            b"POST /a HTTP/1.1\r\n" + HOST + b"\r\nContent-Length: 9\r\n\r\nbody",
+            "slow-request",
+            b"/a",
+            id="half a body",
+        ),
+        pytest.param(
+            b"POST /a HTTP/1.1\r\n" + HOST + b"\r\nTransfer-Encoding: chunked\r\n\r\nno",
+            "bad-request",
+            b"/a",
+            id="no chunk",
+        ),
+        pytest.param(
+            b"POST /a HTTP/1.1\r\n" + HOST + b"\r\nTransfer-Encoding: chunked\r\n\r\n"
+            b"10001\r\n" + bytes(65537) + b"\r\nno",
+            "bad-request",
+            b"/a",
+            id="no chunk after too many bytes",
+        ),
+    ],
+)
+async def test_refused_request_is_told_of_once(
+    upstream: FakeImgproxy, sent: bytes, outcome: str, target: bytes
+) -> None:
+    async with wired_proxy(upstream.port, 0.2) as proxy:
+        with capture_logs() as logged:
+            async with connected(proxy.port) as wire:
+                wire.send(sent)
+                assert (await wire.answer()).status >= 400
+            await proxy.until_idle()
+
+        assert logged == []  # of a crash, for one
+        told = [(refusal.outcome, of) for refusal, of in proxy.refusals]
+        assert (told, proxy.requests) == ([(outcome, target)], [])
+
+
+async def test_request_that_is_refused_by_the_proxy_is_told_of_by_it_alone(
+    proxy: WiredProxy,
+) -> None:
+    lines = (b"Transfer-Encoding: chunked",)
+    body = b"10001\r\n%b\r\n" % bytes(65537)
+    async with connected(proxy.port) as wire:
+        wire.send(request(b"/a", *lines, method=b"POST") + body)
+        assert (await wire.answer()).status == 413
+        wire.send(b"no chunk")
+        await wire.rest()
+    await proxy.until_idle()
+
+    assert [one["outcome"] for one in proxy.requests] == ["body-too-large"]
+    assert proxy.refusals == []
 
 
 # Time limits

@@ -435,6 +435,29 @@ async def test_workers_end_with_their_parent(imgproxy: FakeImgproxy) -> None:
 # The operator's port
 
 
+async def test_refused_requests_are_counted_and_so_many_of_them_logged(
+    imgproxy: FakeImgproxy,
+) -> None:
+    async with running_proxy(imgproxy.port) as proxy:
+        for number in range(30):
+            async with connected(proxy.port) as wire:
+                wire.send(b"GET /%d?token HTTP/1.1\r\n\r\n" % number)
+                assert (await wire.answer()).status == 400
+        metrics = await proxy.metrics()
+        assert await proxy.stop() == 0
+
+    assert metrics['requests{outcome="bad-host"}'] == 30
+    lines = proxy.events("request.refused")
+    assert {name: lines[0][name] for name in ("level", "target", "status", "outcome")} == {
+        "level": "info",
+        "target": "/0",
+        "status": 400,
+        "outcome": "bad-host",
+    }
+    assert sum(1 + line.get("unlogged", 0) for line in lines) <= 30
+    assert imgproxy.images_asked_for == []
+
+
 async def test_ready_says_ok_of_each_part(imgproxy: FakeImgproxy) -> None:
     async with running_proxy(imgproxy.port) as proxy:
         answer = await proxy.admin(b"/ready")

@@ -23,7 +23,7 @@ from imgproxy_cache.buffer import Buffer
 from imgproxy_cache.core.image import Image, StoredObject
 from imgproxy_cache.core.key import Key
 from imgproxy_cache.metrics import Metrics
-from imgproxy_cache.protocol import ClientConnection
+from imgproxy_cache.protocol import ClientConnection, Refusal
 from imgproxy_cache.proxy import Proxy
 from imgproxy_cache.settings import Settings
 from imgproxy_cache.uploads import Uploads
@@ -99,6 +99,8 @@ class WiredProxy:
     state: ServerState
     requests: list[dict[str, object]]
     """What was logged of each request."""
+    refusals: list[tuple[Refusal, bytes]]
+    """What was refused before the proxy saw it, with its target."""
 
     async def until_idle(self) -> None:
         """Wait until every request has been served and everything is stored."""
@@ -130,6 +132,7 @@ async def wired_proxy(
     given = settings(upstream_port, **environ)
     metrics = Metrics()
     requests: list[dict[str, object]] = []
+    refusals: list[tuple[Refusal, bytes]] = []
     store = MemoryStore()
     complaints = _Complaints()
     loggers = [logging.getLogger(name) for name in ("uvicorn.error", "asyncio")]
@@ -161,13 +164,15 @@ async def wired_proxy(
             peer_is_trusted=_peer_is_trusted(given),
             now=lambda: NOW,
         )
-        make_protocol, state = _protocol(proxy, given, metrics, arrival_seconds)
+        make_protocol, state = _protocol(proxy, given, metrics, arrival_seconds, refusals)
         server = await asyncio.get_running_loop().create_server(
             make_protocol, "127.0.0.1", 0, backlog=4096
         )
         port = server.sockets[0].getsockname()[1]
         try:
-            yield WiredProxy(port, store, upstream, buffer, uploads, metrics, state, requests)
+            yield WiredProxy(
+                port, store, upstream, buffer, uploads, metrics, state, requests, refusals
+            )
         finally:
             server.close()
             for connection in tuple(state.connections):
@@ -180,7 +185,11 @@ async def wired_proxy(
 
 
 def _protocol(
-    proxy: Proxy, given: Settings, metrics: Metrics, arrival_seconds: float
+    proxy: Proxy,
+    given: Settings,
+    metrics: Metrics,
+    arrival_seconds: float,
+    refusals: list[tuple[Refusal, bytes]],
 ) -> tuple[Any, ServerState]:
     config = uvicorn.Config(
         proxy,
@@ -200,6 +209,7 @@ def _protocol(
         app_state={},
         client_stall_seconds=given.client_stall_seconds,
         client_was_cut_off=metrics.client_was_cut_off,
+        request_was_refused=lambda refusal, target: refusals.append((refusal, target)),
         arrival_seconds=arrival_seconds,
     )
     return make_protocol, state
