@@ -74,6 +74,10 @@ class ListenError(ImgproxyCacheError):
     """An address that we cannot listen on."""
 
 
+class FolderError(ImgproxyCacheError):
+    """A folder that was named for us alone is not."""
+
+
 class SpoolError(ImgproxyCacheError):
     """The spool's folder cannot be used, or not safely."""
 

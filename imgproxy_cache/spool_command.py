@@ -15,6 +15,7 @@ from imgproxy_cache.app import uploads_from
 from imgproxy_cache.core.location import whereabouts
 from imgproxy_cache.errors import SpoolError
 from imgproxy_cache.metrics import Metrics
+from imgproxy_cache.private_folder import store_folder
 from imgproxy_cache.settings import Settings
 from imgproxy_cache.stores import open_store
 from imgproxy_cache.uploads.spool_folder import (
@@ -22,7 +23,6 @@ from imgproxy_cache.uploads.spool_folder import (
     notes,
     quarantined,
     spooled_files,
-    store_folder,
 )
 
 _UNITS = (("d", 86_400), ("h", 3600), ("min", 60), ("s", 1))

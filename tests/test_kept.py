@@ -10,13 +10,13 @@ import pytest
 from structlog.testing import capture_logs
 
 from imgproxy_cache.errors import StoreError
+from imgproxy_cache.private_folder import store_folder
 from imgproxy_cache.uploads.spool import Spool, open_spool
 from imgproxy_cache.uploads.spool_folder import (
     ask_for_retry,
     notes,
     quarantined,
     spooled_files,
-    store_folder,
 )
 from imgproxy_cache.uploads.spooling import SpoolLimits
 from tests.spooled import spooled

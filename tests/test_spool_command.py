@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from imgproxy_cache.private_folder import store_folder
 from imgproxy_cache.uploads.spool import open_spool
-from imgproxy_cache.uploads.spool_folder import spooled_files, store_folder
+from imgproxy_cache.uploads.spool_folder import spooled_files
 from tests.commands import imgproxy_cache
 from tests.faults.front import Fault
 from tests.faults.history import spool_files

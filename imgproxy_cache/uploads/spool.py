@@ -14,6 +14,7 @@ from pathlib import Path
 
 from imgproxy_cache.core.spool_file import SpooledImage, read_spool_file, spool_head
 from imgproxy_cache.errors import SpoolError, SpoolFileError
+from imgproxy_cache.private_folder import store_folder
 from imgproxy_cache.uploads.spool_folder import (
     NOTE,
     QUARANTINE,
@@ -28,7 +29,6 @@ from imgproxy_cache.uploads.spool_folder import (
     make_private,
     new_worker_folder,
     remove_worker_folder,
-    store_folder,
     sync_folder,
 )
 

@@ -21,15 +21,14 @@ import fcntl
 import os
 import re
 import secrets
-import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 
+from imgproxy_cache import private_folder
 from imgproxy_cache.core.key import Key
-from imgproxy_cache.errors import SpoolError
+from imgproxy_cache.errors import FolderError, SpoolError
 
 IMAGE, TEMPORARY, REASON = ".image", ".part", ".reason"
 LOCK, NOTE, RETRY = ".lock", "state.json", "retry-now"
@@ -65,35 +64,17 @@ def file_at(path: Path) -> SpoolFile:
     return SpoolFile(path, Key(found[2]), path.stat().st_size, int(found[1]) / 1e9)
 
 
-def store_folder(root: Path, place: str) -> Path:
-    """The folder of a store: a name for people, and a hash because such names may be the same."""
-    readable = re.sub(r"[^A-Za-z0-9]+", "-", place).strip("-")[:48]
-    return root / f"{readable}-{sha256(place.encode()).hexdigest()[:12]}"
-
-
 def make_private(folder: Path, *, may_be_roots: bool = False) -> None:
     """
-    Make a folder that is ours alone; one that is there has to be, or is made so.
-
-    One that is mounted often is root's (`may_be_roots`), who could look into ours anyway.
+    Make a folder of the spool ours alone.
 
     Raises:
         SpoolError: it is a link, or another user's
     """
-    with suppress(FileExistsError):
-        folder.mkdir(mode=0o700, parents=True)
-    found = folder.lstat()
-    if not stat.S_ISDIR(found.st_mode):
-        raise SpoolError(f"{folder} is a link or no folder: set CACHE_SPOOL_DIR to a folder")
-    if may_be_roots and found.st_uid == 0 != os.geteuid():
-        return
-    if found.st_uid != os.geteuid():
-        raise SpoolError(
-            f"{folder} belongs to user {found.st_uid}, we run as {os.geteuid()}: "
-            "give it to us, or set CACHE_SPOOL_DIR to another folder"
-        )
-    if stat.S_IMODE(found.st_mode) & 0o077:
-        folder.chmod(0o700)
+    try:
+        private_folder.make_private(folder, setting="CACHE_SPOOL_DIR", may_be_roots=may_be_roots)
+    except FolderError as exc:
+        raise SpoolError(str(exc)) from exc
 
 
 def new_worker_folder(store: Path) -> tuple[Path, int]:

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from imgproxy_cache.core.key import Key
+from imgproxy_cache.private_folder import store_folder
 from imgproxy_cache.uploads.spool import open_spool
-from imgproxy_cache.uploads.spool_folder import quarantined, store_folder
+from imgproxy_cache.uploads.spool_folder import quarantined
 from tests.spooled import spooled
 
 PROGRAM = """

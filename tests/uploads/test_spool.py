@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 
 from imgproxy_cache.errors import SpoolError, SpoolFileError
+from imgproxy_cache.private_folder import store_folder
 from imgproxy_cache.uploads.spool import MOST_QUARANTINED, Spool, open_spool
 from imgproxy_cache.uploads.spool_folder import (
     ask_for_retry,
     notes,
     quarantined,
     spooled_files,
-    store_folder,
 )
 from tests.spooled import NOW, spooled
 
