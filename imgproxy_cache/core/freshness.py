@@ -63,7 +63,7 @@ def lifetimes(
     Source: RFC 9111 section 4.2, RFC 5861
     """
     cache_control = read_cache_control(fields.get(b"cache-control", b""))
-    seconds = freshness(fields, received_at)
+    seconds = freshness_by(cache_control, fields, received_at)
     if cache_control.forbids_storing or seconds is None or seconds <= 0:
         return None
     fresh_until = received_at + seconds
@@ -110,7 +110,14 @@ def freshness(fields: Mapping[bytes, bytes], now: float) -> float | None:
 
     Source: RFC 9111 sections 4.2.1 and 4.2.3
     """
-    lifetime: float | None = read_cache_control(fields.get(b"cache-control", b"")).lifetime
+    return freshness_by(read_cache_control(fields.get(b"cache-control", b"")), fields, now)
+
+
+def freshness_by(
+    cache_control: CacheControl, fields: Mapping[bytes, bytes], now: float
+) -> float | None:
+    """:func:`freshness` of an answer of which the `Cache-Control` field has been read."""
+    lifetime: float | None = cache_control.lifetime
     if lifetime is None:
         if b"expires" not in fields:
             return None

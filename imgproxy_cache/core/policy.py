@@ -11,15 +11,16 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import lru_cache
 from hmac import compare_digest
-from types import MappingProxyType
 
-from imgproxy_cache.core.freshness import freshness, read_cache_control
+from imgproxy_cache.core.freshness import freshness_by, read_cache_control
 from imgproxy_cache.core.headers import Headers
 from imgproxy_cache.core.imgproxy_path import (
     ImgproxyPath,
     PathRules,
     signature_spelling_is_canonical,
 )
+from imgproxy_cache.core.media_types import IMAGE_TYPES, SVG, TYPES_OF_FORMAT, media_type
+from imgproxy_cache.core.variants import named_fields
 
 
 class NotStored(StrEnum):
@@ -75,27 +76,6 @@ class StorageRules:
     path_rules: PathRules = field(default=PathRules(), repr=False)
 
 
-_ICON_TYPES = frozenset({b"image/x-icon", b"image/vnd.microsoft.icon"})
-_HEIF_TYPES = frozenset({b"image/heic", b"image/heif"})  # imgproxy says image/heif for both
-_TYPES_OF_FORMAT: Mapping[str, frozenset[bytes]] = MappingProxyType(
-    {
-        "jpeg": frozenset({b"image/jpeg"}),
-        "png": frozenset({b"image/png"}),
-        "webp": frozenset({b"image/webp"}),
-        "avif": frozenset({b"image/avif"}),
-        "gif": frozenset({b"image/gif"}),
-        "jxl": frozenset({b"image/jxl"}),
-        "heic": _HEIF_TYPES,
-        "heif": _HEIF_TYPES,
-        "tiff": frozenset({b"image/tiff"}),
-        "bmp": frozenset({b"image/bmp"}),
-        "ico": _ICON_TYPES,
-        "svg": frozenset({b"image/svg+xml"}),
-    }
-)
-_STORABLE_TYPES = frozenset().union(*_TYPES_OF_FORMAT.values())
-
-
 def why_not_stored(
     rules: StorageRules,
     *,
@@ -113,14 +93,50 @@ def why_not_stored(
     `fields` the answer's by lower-case name, repeated ones joined by commas.
     None is not yet a yes: the body has to pass :func:`why_not_stored_whole`.
     """
+    if method != "GET":
+        return NotStored.METHOD
+    # A public bucket would bypass the secret.
+    if rules.secret is not None and not rules.store_secret:
+        return NotStored.SECRET
     return (
-        _why_not_by_request(rules, method, request_headers)
-        or _why_not_by_path(rules, path)
-        or _why_not_by_content(rules, path, status, fields)
-        or _why_not_by_lifetime(rules, fields, now)
+        _why_not_by_credentials(rules, request_headers)
+        or _why_not_by_options(path)
+        or _why_not_by_spelling(rules, path)
+        or _why_not_by_content(path, status, fields, svg_is_safe=rules.store_svg)
+        or _why_not_by_lifetime(rules, fields, now, least_seconds=rules.min_max_age_seconds)
         or _why_not_by_vary(rules, path, fields)
         or _why_not_by_length(rules, fields)
         # imgproxy served what we cannot read as a path: it may have any option.
+        or (NotStored.SPELLING if path is None else None)
+    )
+
+
+def why_not_kept(
+    rules: StorageRules,
+    *,
+    method: str,
+    path: ImgproxyPath | None,
+    request_headers: Headers,
+    status: int,
+    fields: Mapping[bytes, bytes],
+    now: float,
+) -> NotStored | None:
+    """
+    The first reason not to keep an answer in the local tiers, asked as :func:`why_not_stored`.
+
+    They are ours alone, unlike a bucket: secret and signature are checked before they are
+    asked, all fields are given back, an SVG's Content-Security-Policy with them,
+    variants lie side by side, and what is stale is not given.
+    """
+    if method != "GET":
+        return NotStored.METHOD
+    return (
+        _why_not_by_credentials(rules, request_headers)
+        or _why_not_by_options(path)
+        or _why_not_by_content(path, status, fields, svg_is_safe=True)
+        or _why_not_by_lifetime(rules, fields, now, least_seconds=0)
+        or (NotStored.VARY if named_fields(fields.get(b"vary", b"")) is None else None)
+        or _why_not_by_length(rules, fields)
         or (NotStored.SPELLING if path is None else None)
     )
 
@@ -140,14 +156,7 @@ def why_not_stored_whole(rules: StorageRules, *, size: int, complete: bool) -> N
     return None if complete else NotStored.INCOMPLETE
 
 
-def _why_not_by_request(
-    rules: StorageRules, method: str, request_headers: Headers
-) -> NotStored | None:
-    if method != "GET":
-        return NotStored.METHOD
-    # A public bucket would bypass the secret.
-    if rules.secret is not None and not rules.store_secret:
-        return NotStored.SECRET
+def _why_not_by_credentials(rules: StorageRules, request_headers: Headers) -> NotStored | None:
     has_cookies = False
     for name, value in request_headers:
         if name == b"authorization" and not _is_the_secret(value, rules.secret):
@@ -161,45 +170,46 @@ def _is_the_secret(authorization: bytes, secret: bytes | None) -> bool:
     return secret is not None and compare_digest(authorization, b"Bearer " + secret)
 
 
-def _why_not_by_path(rules: StorageRules, path: ImgproxyPath | None) -> NotStored | None:
-    if path is None:
-        return None
-    if path.is_raw:
+def _why_not_by_options(path: ImgproxyPath | None) -> NotStored | None:
+    if path is not None and path.is_raw:
         return NotStored.RAW
     # Access control that a copy would outlive.
-    if path.expires:
-        return NotStored.EXPIRES
-    if rules.path_rules.keys and not signature_spelling_is_canonical(path, rules.path_rules):
-        return NotStored.SPELLING
-    return None
+    return NotStored.EXPIRES if path is not None and path.expires else None
+
+
+def _why_not_by_spelling(rules: StorageRules, path: ImgproxyPath | None) -> NotStored | None:
+    if path is None or not rules.path_rules.keys:
+        return None
+    is_canonical = signature_spelling_is_canonical(path, rules.path_rules)
+    return None if is_canonical else NotStored.SPELLING
 
 
 def _why_not_by_content(
-    rules: StorageRules, path: ImgproxyPath | None, status: int, fields: Mapping[bytes, bytes]
+    path: ImgproxyPath | None, status: int, fields: Mapping[bytes, bytes], *, svg_is_safe: bool
 ) -> NotStored | None:
     if status != 200 or b"content-range" in fields:
         return NotStored.STATUS
     if b"set-cookie" in fields:
         return NotStored.SET_COOKIE
-    media_type = _media_type(fields.get(b"content-type", b""))
+    kind = media_type(fields.get(b"content-type", b""))
     pinned = None if path is None else path.format
-    allowed = _STORABLE_TYPES if pinned is None else _TYPES_OF_FORMAT.get(pinned, ())
-    if media_type not in allowed:
+    allowed = IMAGE_TYPES if pinned is None else TYPES_OF_FORMAT.get(pinned, ())
+    if kind not in allowed:
         return NotStored.CONTENT_TYPE
     # A bucket's URL cannot carry the CSP that keeps an SVG's scripts from running.
-    if media_type == b"image/svg+xml" and not rules.store_svg:
+    if kind == SVG and not svg_is_safe:
         return NotStored.SVG
     return NotStored.CONTENT_ENCODING if b"content-encoding" in fields else None
 
 
 def _why_not_by_lifetime(
-    rules: StorageRules, fields: Mapping[bytes, bytes], now: float
+    rules: StorageRules, fields: Mapping[bytes, bytes], now: float, *, least_seconds: int
 ) -> NotStored | None:
     cache_control = read_cache_control(fields.get(b"cache-control", b""))
-    seconds = freshness(fields, now)
+    seconds = freshness_by(cache_control, fields, now)
     if cache_control.forbids_storing or seconds is None or seconds <= 0:
         return NotStored.CACHE_CONTROL
-    if seconds < rules.min_max_age_seconds:
+    if seconds < least_seconds:
         return NotStored.SHORT_LIVED
     if rules.fallback_is_unmarked:
         return NotStored.FALLBACK
@@ -233,11 +243,6 @@ def _why_not_by_length(rules: StorageRules, fields: Mapping[bytes, bytes]) -> No
     # Twenty digits are more than any body; int() of thousands of them would raise.
     too_large = len(announced) > 20 or int(announced) > rules.max_object_bytes
     return NotStored.TOO_LARGE if too_large else None
-
-
-@lru_cache(maxsize=256)
-def _media_type(content_type: bytes) -> bytes:
-    return content_type.partition(b";")[0].strip(b" \t").lower()
 
 
 @lru_cache(maxsize=256)
