@@ -39,6 +39,9 @@ and, where there is a sentence for people, `message`.  The events:
 =====================  =========================================================
 
 No line holds a secret: targets come without their query, settings without values.
+
+A JSON line has at most 4,096 bytes, so that the lines of several workers do not mix in
+the pipe that they share: longer texts lose their middle, which becomes ``[...]``.
 """
 
 from __future__ import annotations
@@ -48,7 +51,7 @@ import contextlib
 import logging
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any, Literal, Protocol
 
@@ -60,6 +63,9 @@ LogFormat = Literal["json", "console"]
 
 # Lines that wait are written at the latest when they are so many.
 MAX_WAITING_LINES = 256
+# What a pipe of Linux takes whole, however full it is and whoever else writes to it: pipe(7).
+PIPE_BUF = 4096
+CUT = "[...]"
 
 
 def configure(level: str, log_format: LogFormat | None) -> InfoLog:
@@ -167,15 +173,47 @@ class _Lines:
     def _flush(self) -> None:
         if self._waiting:
             lines = [
-                line if isinstance(line, bytes) else orjson.dumps(line, option=orjson.OPT_UTC_Z)
-                for line in self._waiting
+                line if isinstance(line, bytes) else _json_line(line) for line in self._waiting
             ]
-            text = b"\n".join([*lines, b""])
             self._waiting.clear()
             # Nobody reads them any more: to say so would end here again, in every turn of the loop.
             with contextlib.suppress(OSError):
-                sys.stdout.buffer.write(text)
-                sys.stdout.buffer.flush()
+                for text in _pieces(lines):
+                    sys.stdout.buffer.write(text)
+                    sys.stdout.buffer.flush()
+
+
+def _pieces(lines: list[bytes]) -> Iterator[bytes]:
+    """The lines, as many at once as reach a pipe together."""
+    piece: list[bytes] = []
+    size = 0
+    for line in lines:
+        size += len(line) + 1
+        if size > PIPE_BUF and piece:
+            yield b"\n".join([*piece, b""])
+            piece, size = [], len(line) + 1
+        piece.append(line)
+    yield b"\n".join([*piece, b""])
+
+
+def _json_line(fields: Mapping[str, object]) -> bytes:
+    line = orjson.dumps(fields, default=str, option=orjson.OPT_UTC_Z)
+    excess = len(line) + 1 - PIPE_BUF
+    return line if excess <= 0 else _shortened_line(fields, excess) or line
+
+
+def _shortened_line(fields: Mapping[str, object], excess: int) -> bytes | None:
+    """The line without so many bytes in the middle of its longest text, if it has one."""
+    texts = {name: value for name, value in fields.items() if isinstance(value, str)}
+    longest = max(texts, key=lambda name: len(texts[name]), default="")
+    text = texts.get(longest, "")
+    if len(text) <= len(CUT):
+        return None
+    written = len(orjson.dumps(text))
+    kept = len(text) * (written - excess - len(CUT)) // written
+    kept = max(0, min(kept, len(text) - 2 * len(CUT)))  # and not half of an earlier cut
+    text = text[: kept - kept // 2] + CUT + text[len(text) - kept // 2 :]
+    return _json_line({**fields, longest: text})
 
 
 def _event_first(logger: WrappedLogger, method_name: str, event_dict: EventDict) -> EventDict:
@@ -188,7 +226,7 @@ def _event_first(logger: WrappedLogger, method_name: str, event_dict: EventDict)
 
 
 def _render_json(logger: WrappedLogger, method_name: str, event_dict: EventDict) -> bytes:
-    return orjson.dumps(event_dict, default=str, option=orjson.OPT_UTC_Z)
+    return _json_line(event_dict)
 
 
 def _console_renderer() -> Any:
