@@ -30,6 +30,7 @@ class SpooledImage:
     """
     All of an accepted image but its bytes; `accepted_at` is seconds since the epoch.
 
+    `path` is what `key` is the MD5 of: see :func:`~imgproxy_cache.core.key.identity_from_target`.
     With `kept` (an answer without its body) the file can move into the disk tier later.
     """
 

@@ -4,7 +4,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imgproxy_cache.core.key import Key, key_from_target, object_name, path_from_target
+from imgproxy_cache.core.imgproxy_path import PathRules, read_path
+from imgproxy_cache.core.key import (
+    Key,
+    KeyRules,
+    identity_from_target,
+    key_from_target,
+    object_name,
+    path_from_target,
+)
+
+WITHOUT_SIGNATURE = KeyRules(with_signature=False)
 
 
 @pytest.mark.parametrize(
@@ -40,6 +50,107 @@ from imgproxy_cache.core.key import Key, key_from_target, object_name, path_from
 )
 def test_key_is_the_md5_of_the_raw_path(target: bytes, key: str) -> None:
     assert key_from_target(target) == key
+    assert identity_from_target(target) == path_from_target(target)
+
+
+@pytest.mark.parametrize(
+    ("target", "prefix", "identity", "key"),
+    [
+        pytest.param(
+            b"/UBvB3AHg7ERZt7NEJ8U8o5UJGhRXuWS30gejv_-ngfU/rs:fill:300:300/aHR0.webp?x",
+            b"",
+            b"/rs:fill:300:300/aHR0.webp",
+            "9a21aec5dfd95b48bb5399ca66db20d1",
+            id="signed",
+        ),
+        pytest.param(
+            b"/img/S/plain/local:///a.jpg",
+            b"/img",
+            b"/img/plain/local:///a.jpg",
+            "09d30436fbaf518bc29eaf8fe8a1c258",
+            id="prefix stays",
+        ),
+        pytest.param(
+            b"//S/w:1/aGk",
+            b"",
+            b"/w:1/aGk",
+            "90006261e7dc2f68ff0e2ee971bff20a",
+            id="a doubled slash before it",
+        ),
+        pytest.param(
+            b"/S//w:1/aGk",
+            b"",
+            b"//w:1/aGk",
+            "86a43c4d145fe7ee4aa8b7221ab5affb",
+            id="a doubled slash behind it",
+        ),
+        pytest.param(
+            b"/S/w%3A1/aGk#b",
+            b"",
+            b"/w%3A1/aGk#b",
+            "6489dca35be537082b04a537cbff312a",
+            id="nothing is repaired",
+        ),
+        pytest.param(
+            b"/S/\xff",
+            b"",
+            b"/\xff",
+            "eb48085e1ed9e58e309f8f427b6f749b",
+            id="bytes that are no text",
+        ),
+        pytest.param(
+            b"/health", b"", b"/health", "febd9bd9f76478774376fc8d7baa5052", id="one segment"
+        ),
+        pytest.param(
+            b"/S/?w:1", b"", b"/S/", "30ef3580bfefd2590e64e57e0ef6d6f2", id="nothing behind it"
+        ),
+        pytest.param(b"/", b"", b"/", "6666cd76f96956469e7be39d750cc7d9", id="root"),
+        pytest.param(
+            b"///S/w:1", b"", b"///S/w:1", "3f240ecaebd79ca6c4f415243b73a136", id="three slashes"
+        ),
+        pytest.param(
+            b"/S/w:1/aGk",
+            b"/img",
+            b"/S/w:1/aGk",
+            "1a4a116228f2f874d6b5d3f655d23b1b",
+            id="outside the prefix",
+        ),
+        pytest.param(
+            b"/%69mg/w:1/a",
+            b"/img",
+            b"/%69mg/w:1/a",
+            "6dc175f27e82f5015515a3cb8bf7b27c",
+            id="escaped prefix",
+        ),
+    ],
+)
+def test_key_without_signature(target: bytes, prefix: bytes, identity: bytes, key: str) -> None:
+    rules = KeyRules(with_signature=False, prefix=prefix)
+    assert identity_from_target(target, rules) == identity
+    assert key_from_target(target, rules) == key
+
+
+def test_another_signature_is_the_same_key_only_where_it_is_left_out() -> None:
+    one, other = b"/one/w:1/aGk", b"/other/w:1/aGk"
+    assert key_from_target(one) != key_from_target(other)
+    assert key_from_target(one, WITHOUT_SIGNATURE) == key_from_target(other, WITHOUT_SIGNATURE)
+
+
+@given(
+    target=st.lists(
+        st.sampled_from([b"/", b"//", b"/img", b"S", b"w:1", b"%69", b"?", b"\xff"])
+    ).map(b"".join),
+    prefix=st.sampled_from(["", "/img"]),
+)
+def test_key_without_signature_is_of_what_imgproxy_reads(target: bytes, prefix: str) -> None:
+    """Two paths of one key differ in their signatures alone, and imgproxy reads the rest."""
+    path = read_path(target, PathRules(prefix=prefix))
+    before = prefix.encode()
+    identity = identity_from_target(target, KeyRules(with_signature=False, prefix=before))
+    if path is None or not target.startswith(before + b"/"):
+        assert identity == path_from_target(target)
+    else:
+        assert identity == before + b"/" + path.written.encode("utf-8", "surrogateescape")
 
 
 @given(path=st.binary().filter(lambda path: b"?" not in path), query=st.binary())
