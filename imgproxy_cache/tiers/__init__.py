@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from imgproxy_cache.core.kept import Kept, TierKey
+from imgproxy_cache.core.kept import Kept, KeptAnswer, TierKey
+
+HeadAt = Callable[[KeptAnswer, int, float], bytes]
+"""
+Status line, fields and empty line of a hit: of an answer without its body, for a body of so
+many bytes, at a time in whole seconds since the epoch.
+"""
 
 
 @dataclass(slots=True)

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 
 from imgproxy_cache.core.kept import Kept, KeptAnswer, Signpost, TierKey
-from imgproxy_cache.tiers import Counts
+from imgproxy_cache.tiers import Counts, HeadAt
 from imgproxy_cache.tiers.s3_fifo import S3Fifo
 
-HeadAt = Callable[[KeptAnswer, float], bytes]
-"""Status line and fields of a hit, with the empty line, at a time in seconds since the epoch."""
-
 # Up to here head and body go out in one write, which saves 4 us; copying this much once a second
-# costs as much.  Above, clients that read slowly must all hold one body, not one for each second.
+# costs as much.  Larger bodies are there once for all clients that read slowly, not once a second.
 ONE_WRITE_BYTES = 64 * 1024
 # One that takes more of the tier would push out dozens to save one render.
 LARGEST_SHARE = 8
@@ -27,18 +23,18 @@ FIELD_BYTES = 175
 
 class Held:
     """
-    An answer in memory.
+    An answer in memory, its body there once.
 
-    Its body is there once.  `fields`, `lifetimes` and the rest are those of `metadata`, which
-    is the answer without its body.
+    `metadata` is the answer without its body, `size` the body's.
     """
 
-    __slots__ = ("_body", "_head", "_head_at", "_is_in_one", "_second", "_wire", "metadata")
+    __slots__ = ("_body", "_head", "_head_at", "_is_in_one", "_second", "_wire", "metadata", "size")
 
     def __init__(self, kept: KeptAnswer, head_at: HeadAt) -> None:
         self.metadata = replace(kept, body=b"")
+        self.size = len(kept.body)
         self._head_at = head_at
-        self._is_in_one = len(kept.body) <= ONE_WRITE_BYTES
+        self._is_in_one = self.size <= ONE_WRITE_BYTES
         self._second = -1
         self._head = b""
         self._wire = self._body = kept.body
@@ -53,11 +49,11 @@ class Held:
         """
         What to write for a whole hit, and then :attr:`rest`.
 
-        The head is that of the whole second: :func:`head_at` is asked once for each.
+        Its head is that of the whole second, and made once for each.
         """
         second = int(now)
         if second != self._second:
-            self._build(second)
+            self._make_head(second)
         return self._wire
 
     @property
@@ -70,11 +66,11 @@ class Held:
         self.wire_at(now)
         return self._head
 
-    def _build(self, second: int) -> None:
-        kept = self.kept
-        head = self._head_at(kept, float(second))
+    def _make_head(self, second: int) -> None:
+        head = self._head_at(self.metadata, self.size, float(second))
         if self._is_in_one:
-            self._wire = head + kept.body
+            body = memoryview(self._wire)[len(self._head) :]
+            self._wire = b"".join((head, body))
             self._body = b""
         else:
             self._wire = head
