@@ -6,7 +6,12 @@ from dataclasses import dataclass
 from typing import NewType
 
 Selection = tuple[tuple[bytes, bytes], ...]
-"""Names and values of the request's fields that `Vary` made the answer depend on; () if none."""
+"""
+Names and values of the request's fields that `Vary` made the answer depend on; () if none.
+
+Values are reduced to what imgproxy can tell apart: see
+:func:`~imgproxy_cache.core.variants.selection`.
+"""
 
 TierKey = NewType("TierKey", bytes)
 """What a tier finds an answer by."""
@@ -39,7 +44,8 @@ class KeptAnswer:
     `name` says what it is the answer to: the path behind the signature, so that
     all spellings of one signed path have one.  `fields` are the end-to-end
     fields as they came, without those that are made anew for each hit
-    (`Age`, `Cache-Status`, `Content-Length`, `ETag`, `X-Request-ID`).
+    (`Accept-Ranges`, `Age`, `Content-Length`, `ETag`, `X-Request-ID`; our member of
+    `Cache-Status` comes behind those that are kept).
     `etag` is imgproxy's own: the source's, good for asking imgproxy whether
     that has changed, and for nothing else.  Clients see one made of `content_sha256`.
     """
