@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import socket
 import struct
 import sys
+import termios
 from collections.abc import Callable
 from typing import Final
 
@@ -115,6 +117,8 @@ class AnswerCycle(RequestResponseCycle):
             self.waiting_for_100_continue = False
             self._head = self._head_of(message["status"], message["headers"])  # type: ignore[arg-type]
         elif message["type"] == "http.response.body":
+            if self.flow.write_paused:  # with the answer before this one
+                await self.flow.drain()
             self._write_body(message.get("body", b""), message.get("more_body", False))
             if self.flow.write_paused and not self.disconnected:
                 await self.flow.drain()
@@ -174,3 +178,17 @@ def reset(transport: asyncio.Transport) -> None:
         connection = transport.get_extra_info("socket")
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_FOR_NO_TIME)
     transport.abort()
+
+
+def unacknowledged(transport: asyncio.Transport) -> int:
+    """
+    Bytes that the system has taken from us, and the client not yet: often megabytes.
+
+    Only when a third of them is gone does it take more of ours.  0 where it cannot be asked.
+    """
+    connection = transport.get_extra_info("socket")
+    try:
+        answer: bytes = fcntl.ioctl(connection.fileno(), termios.TIOCOUTQ, bytes(4))
+    except OSError:
+        return 0
+    return int.from_bytes(answer, sys.byteorder)

@@ -20,7 +20,7 @@ and, where there is a sentence for people, `message`.  The events:
 ``request.crashed``    a bug of ours, with its traceback; answered with 500
 ``fetch.abandoned``    images that a stop did not wait for; their clients had gone
 ``image.refused``      announced as stored, but it did not arrive whole
-``client.stalled``     cut off: it took no byte of its answer
+``client.stalled``     cut off: it took next to nothing of its answer
 ``upload.stored``      "Uploaded to S3"; `path`, `bucket`, `key`
 ``upload.unchanged``   the store had it already (debug)
 ``upload.retried``     some failed at first, the store took others: why, how often (one a minute)

@@ -49,7 +49,9 @@ class Metrics:
             "requests", "Requests by outcome (the reason where an image was not stored)", "outcome"
         )
         self._collapsed = self._counter("requests_collapsed", "Requests that shared a fetch")
-        self._cut_off = self._counter("clients_cut_off", "Clients that took no byte for too long")
+        self._cut_off = self._counter(
+            "clients_cut_off", "Clients that took too little for too long"
+        )
         self._answer_bytes = self._counter("answer_bytes", "Bytes of bodies sent to clients")
         self._fetched_bytes = self._counter("fetched_bytes", "Bytes of bodies from imgproxy")
         self._fetches = self._counter("fetches", "Answers of imgproxy by status", "status")

@@ -27,7 +27,7 @@ from uvicorn.protocols.http.httptools_impl import (
 )
 
 from imgproxy_cache.core.request_fields import RequestFields
-from imgproxy_cache.cycle import NOBODY_WAITS, AnswerCycle, reset
+from imgproxy_cache.cycle import NOBODY_WAITS, AnswerCycle, reset, unacknowledged
 
 # As nginx's large_client_header_buffers and Apache's LimitRequestFields: far above
 # what browsers send, far below what hurts.
@@ -38,6 +38,10 @@ ARRIVAL_SECONDS: Final = 10.0
 # A close with unread bytes resets the connection, and the client may never see why:
 # what it still sends is read for so long, and ignored.
 LINGER_SECONDS: Final = 2.0
+# What a client has to take of its answer, on average over the time in which it may stall: a byte
+# now and then would hold our memory for ever.  As http.sys (MinBytesPerSecond) and Kestrel
+# (MinResponseDataRate) have it.
+MIN_CLIENT_BYTES_PER_SECOND: Final = 240.0
 # What a body may come to on the wire: one that was refused with 413 and is sent nonetheless,
 # or one in chunks, whose sizes, extensions and trailers no callback counts.
 MAX_BODY_WIRE_BYTES: Final = 1024 * 1024
@@ -85,8 +89,9 @@ class ClientConnection(HttpToolsProtocol):
 
     A request, its body included, has `arrival_seconds` to arrive.  One that is
     refused here is told to `request_was_refused`, with its target as far as it came,
-    and to nobody else.  A client that takes no byte of its answer for
-    `client_stall_seconds` is cut off, and `client_was_cut_off` called.
+    and to nobody else.  A client that in `client_stall_seconds` takes
+    less than `min_client_bytes_per_second` of its answer is cut off, and
+    `client_was_cut_off` called.
     """
 
     def __init__(
@@ -96,11 +101,13 @@ class ClientConnection(HttpToolsProtocol):
         client_was_cut_off: Callable[[], None],
         request_was_refused: Callable[[Refusal, bytes], None],
         arrival_seconds: float = ARRIVAL_SECONDS,
+        min_client_bytes_per_second: float = MIN_CLIENT_BYTES_PER_SECOND,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
         self._arrival_seconds = arrival_seconds
         self._stall_seconds = client_stall_seconds
+        self._stall_bytes = max(1.0, min_client_bytes_per_second * client_stall_seconds)
         self._was_cut_off = client_was_cut_off
         self._was_refused = request_was_refused
         self._phase = Phase.IDLE
@@ -111,8 +118,8 @@ class ClientConnection(HttpToolsProtocol):
         self._body_bytes = 0
         self._arrival_timer: asyncio.TimerHandle | None = None
         self._stall_timer: asyncio.TimerHandle | None = None
-        self._unsent = 0  # bytes in the write buffer when the client last took some
-        self._unsent_since = 0.0
+        self._untaken = 0  # bytes that the client still had to take at this time
+        self._untaken_at = 0.0
         # For the application: set and read here, and not through methods, on every request.
         self.is_lost = False
         self.on_lost: Callable[[], None] | None = None
@@ -363,8 +370,7 @@ class ClientConnection(HttpToolsProtocol):
     # Clients that do not take their answer
 
     def _watch_for_stall(self) -> None:
-        self._unsent = self.transport.get_write_buffer_size()
-        self._unsent_since = self.loop.time()
+        self._untaken = 0  # more was written: the next check begins to count anew
         if self._stall_timer is None:
             self._check_for_stall_later()
 
@@ -374,13 +380,14 @@ class ClientConnection(HttpToolsProtocol):
 
     def _check_for_stall(self) -> None:
         self._stall_timer = None
-        unsent = self.transport.get_write_buffer_size()
-        now = self.loop.time()
-        if unsent == 0:
+        if not self.transport.get_write_buffer_size():
             return
-        if unsent != self._unsent:
-            self._unsent, self._unsent_since = unsent, now
-        elif now - self._unsent_since >= self._stall_seconds:
+        now = self.loop.time()
+        untaken = self.transport.get_write_buffer_size() + unacknowledged(self.transport)
+        taken = self._untaken - untaken
+        if taken < 0 or taken >= self._stall_bytes:
+            self._untaken, self._untaken_at = untaken, now
+        elif now - self._untaken_at >= self._stall_seconds:
             self._was_cut_off()
             reset(self.transport)
             return

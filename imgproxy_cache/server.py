@@ -174,7 +174,7 @@ def _work(
         metrics.client_was_cut_off()
         log.info(
             "client.stalled",
-            message="cut off: it took no byte of its answer",
+            message="cut off: it took next to nothing of its answer",
             seconds=settings.client_stall_seconds,
         )
 

@@ -10,7 +10,7 @@ from structlog.testing import capture_logs
 
 from tests.servers.upstreams import STORABLE, End, FakeImgproxy, Gate, fake_imgproxy, head, image
 from tests.servers.wired import WiredProxy, wired_proxy
-from tests.wire import ask, connected, request
+from tests.wire import Wire, ask, connected, request
 
 BODY = bytes(range(256)) * 100
 HOST = b"Host: img.example"
@@ -486,6 +486,45 @@ async def test_slow_client_that_takes_a_little_now_and_then_is_not_cut_off(
     assert (status, taken) == (200, len(body))
 
 
+async def _sip(wire: Wire, size: int, times: int) -> None:
+    for _ in range(times):
+        await wire.some(size)
+        await asyncio.sleep(0.02)
+
+
+async def test_client_that_only_ever_takes_a_little_is_cut_off(upstream: FakeImgproxy) -> None:
+    """For whom a byte a minute is enough can hold a connection and its memory for ever."""
+    upstream.script(b"/a", image(bytes(20_000_000)))
+    async with (
+        wired_proxy(upstream.port, 10.0, 50_000_000.0, CACHE_CLIENT_STALL_SECONDS="0.4") as proxy,
+        connected(proxy.port, receive_buffer_bytes=65536) as wire,
+    ):
+        wire.send(request(b"/a"))
+        await wire.head()
+        with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
+            await _sip(wire, 20_000, times=1000)
+        await proxy.until_idle()
+
+        assert b"imgproxy_cache_clients_cut_off_total 1.0" in proxy.metrics.text()
+        assert proxy.buffer.used == 0
+
+
+async def test_slow_client_is_not_cut_off_while_the_system_still_has_much_for_it(
+    upstream: FakeImgproxy,
+) -> None:
+    """What the client takes then is not seen in our own buffer: not for minutes, at this speed."""
+    upstream.script(b"/a", image(bytes(20_000_000)))
+    async with (
+        wired_proxy(upstream.port, CACHE_CLIENT_STALL_SECONDS="0.4") as proxy,
+        connected(proxy.port, receive_buffer_bytes=4096) as wire,
+    ):
+        wire.send(request(b"/a"))
+        await wire.head()
+        await _sip(wire, 4096, times=60)
+
+        assert b"imgproxy_cache_clients_cut_off_total 0.0" in proxy.metrics.text()
+
+
 # Connections that carry several requests
 
 
@@ -533,6 +572,21 @@ async def test_answers_owed_come_before_the_refusal_of_what_follows(
     assert [answer.body for answer in answers[:owed]] == [
         b"image of /%d" % number for number in range(owed)
     ]
+
+
+async def test_answers_that_a_client_does_not_take_are_not_piled_up(
+    upstream: FakeImgproxy,
+) -> None:
+    upstream.default = lambda asked: (image(bytes(50_000)),)
+    async with (
+        wired_proxy(upstream.port, CACHE_CLIENT_STALL_SECONDS="0.5") as proxy,
+        connected(proxy.port, receive_buffer_bytes=4096) as wire,
+    ):
+        wire.send(b"".join(request(b"/%d" % number) for number in range(400)))
+        await upstream.until_asked(b"/0")
+        await proxy.until_idle()  # when it has been cut off
+
+    assert len(upstream.received) < 200  # some megabytes are in the hands of the system
 
 
 @pytest.mark.parametrize("served", [0, 1, 3])

@@ -8,9 +8,9 @@ class Setting:
     """
     One row of the table.
 
-    `name` may be several that belong together, by commas.  `default` is the
-    value that counts when the variable is not set, or says in words what
-    happens then.
+    `name` may be several that belong together, by commas, and so may `default`.
+    It is the value that counts when the variable is not set, or says in words
+    what happens then.
     """
 
     name: str
@@ -73,15 +73,20 @@ SETTINGS = (
         "1000",
         "Requests that may wait so, for each worker; beyond it they get 503 at once.",
     ),
-    Setting("CACHE_UPSTREAM_CONNECT_TIMEOUT_SECONDS", "2", "Connecting to imgproxy."),
-    Setting("CACHE_UPSTREAM_READ_TIMEOUT_SECONDS", "60", "Waiting for imgproxy's next bytes."),
+    Setting(
+        "CACHE_UPSTREAM_CONNECT_TIMEOUT_SECONDS, CACHE_UPSTREAM_READ_TIMEOUT_SECONDS",
+        "2, 60",
+        "Connecting to imgproxy; waiting for its next bytes.",
+    ),
     Setting(
         "CACHE_BUFFER_BYTES",
         "268435456",
         "Memory that images in flight may take, for each worker.",
     ),
     Setting(
-        "CACHE_CLIENT_STALL_SECONDS", "60", "A client that takes no byte for so long is cut off."
+        "CACHE_CLIENT_STALL_SECONDS",
+        "60",
+        "A client that takes fewer than 240 bytes a second for so long is cut off.",
     ),
     Setting(
         "CACHE_TRUSTED_PROXIES",
@@ -108,12 +113,11 @@ SETTINGS = (
     ),
     Setting("CACHE_UPLOAD_CONCURRENCY", "8", "Uploads at once, for each worker."),
     Setting(
-        "CACHE_UPLOAD_QUEUE_ITEMS",
-        "10000",
+        "CACHE_UPLOAD_QUEUE_ITEMS, CACHE_UPLOAD_QUEUE_BYTES",
+        "10000, 134217728",
         "Images that may wait for upload in memory, for each worker; beyond it they are answered "
         "and not stored.",
     ),
-    Setting("CACHE_UPLOAD_QUEUE_BYTES", "134217728", "The same in bytes."),
     Setting(
         "CACHE_SPOOL_DIR",
         "a temporary folder",
@@ -126,8 +130,11 @@ SETTINGS = (
         "Have the disk confirm each image in the spool; `false` is cheaper, and a machine that "
         "loses its power then loses the images of the last half minute.",
     ),
-    Setting("CACHE_SPOOL_BYTES", "1073741824", "What the spool may take, all workers together."),
-    Setting("CACHE_SPOOL_ITEMS", "100000", "The same in images; `0` turns the spool off."),
+    Setting(
+        "CACHE_SPOOL_BYTES, CACHE_SPOOL_ITEMS",
+        "1073741824, 100000",
+        "What the spool may take, all workers together; `0` items turn it off.",
+    ),
     Setting(
         "CACHE_SPOOL_MAX_AGE_SECONDS",
         "604800",
@@ -141,7 +148,51 @@ SETTINGS = (
     Setting(
         "CACHE_READ_THROUGH",
         "false",
-        "Look in the store before asking imgproxy: not in this version, `true` is refused.",
+        "Look in memory, on disk and in the store before asking imgproxy.",
+    ),
+    Setting(
+        "CACHE_MEMORY_BYTES",
+        "67108864",
+        "What read-through may keep in memory, for each worker; `0`: nothing.",
+    ),
+    Setting(
+        "CACHE_DISK_DIR",
+        "",
+        "Where it keeps images on disk: a folder of its own; not set: nowhere.",
+    ),
+    Setting("CACHE_DISK_BYTES", "10737418240", "What they may take, all workers together."),
+    Setting(
+        "CACHE_UNSIGNED",
+        "false",
+        "imgproxy has no keys and, unless `IMGPROXY_SECRET` is set, no secret. Read-through needs "
+        "them, or this, where they may be hidden: with `IMGPROXY_ENV_*`, or an imgproxy elsewhere. "
+        "With keys and no secret, set `IMGPROXY_SECRET` to nothing.",
+    ),
+    Setting(
+        "CACHE_KEY_SIGNATURE",
+        "include",
+        "`exclude`: objects are named by the MD5 of the path without its signature, "
+        "`/prefix/rest`, and outlive a change of keys.",
+    ),
+    Setting(
+        "CACHE_STALE_WHILE_REVALIDATE_SECONDS, CACHE_STALE_IF_ERROR_SECONDS",
+        "0, 86400",
+        "For how long read-through gives an image whose lifetime is over: while it asks imgproxy "
+        "again; while imgproxy fails. An answer may say otherwise of itself.",
+    ),
+    Setting("CACHE_NEGATIVE_SECONDS", "0", "For how long it keeps a 404 in memory; at most 60."),
+    Setting(
+        "CACHE_FILL_CONCURRENCY",
+        "twice imgproxy's workers",
+        "Images that it has imgproxy make at once, all workers together. imgproxy's workers are "
+        "`IMGPROXY_WORKERS`, or two for each core; of one elsewhere, `CACHE_UPSTREAM_CONNECTIONS` "
+        "counts.",
+    ),
+    Setting(
+        "CACHE_STORE_MISS_SECONDS, CACHE_STORE_MISS_ITEMS",
+        "30, 100000",
+        "For how long, and for how many of them, it does not ask the store again for what was not "
+        "there.",
     ),
     Setting(
         "CACHE_ADMIN_BIND",
@@ -154,8 +205,11 @@ SETTINGS = (
         "The imgproxy to start; else `imgproxy` on `PATH`, `/opt/imgproxy/bin/imgproxy`, or the "
         "embedded engine.",
     ),
-    Setting("CACHE_LOG_LEVEL", "info", "`debug`, `info`, `warning` or `error`."),
-    Setting("CACHE_LOG_FORMAT", "json", "`json`, or `console`, the default on a terminal."),
+    Setting(
+        "CACHE_LOG_LEVEL, CACHE_LOG_FORMAT",
+        "info, json",
+        "`debug`, `info`, `warning` or `error`; `json`, or `console`, the default on a terminal.",
+    ),
     Setting(
         "WEB_CONCURRENCY",
         "1",

@@ -23,7 +23,7 @@ from imgproxy_cache.buffer import Buffer
 from imgproxy_cache.core.image import Image, StoredObject
 from imgproxy_cache.core.key import Key
 from imgproxy_cache.metrics import Metrics
-from imgproxy_cache.protocol import ClientConnection, Refusal
+from imgproxy_cache.protocol import MIN_CLIENT_BYTES_PER_SECOND, ClientConnection, Refusal
 from imgproxy_cache.proxy import Proxy
 from imgproxy_cache.settings import Settings
 from imgproxy_cache.uploads import Uploads
@@ -122,7 +122,11 @@ def settings(upstream_port: int, **environ: str) -> Settings:
 
 @asynccontextmanager
 async def wired_proxy(
-    upstream_port: int, arrival_seconds: float = 10.0, /, **environ: str
+    upstream_port: int,
+    arrival_seconds: float = 10.0,
+    min_client_bytes_per_second: float = MIN_CLIENT_BYTES_PER_SECOND,
+    /,
+    **environ: str,
 ) -> AsyncIterator[WiredProxy]:
     """
     A proxy in front of the upstream, with these settings.
@@ -164,7 +168,9 @@ async def wired_proxy(
             peer_is_trusted=_peer_is_trusted(given),
             now=lambda: NOW,
         )
-        make_protocol, state = _protocol(proxy, given, metrics, arrival_seconds, refusals)
+        make_protocol, state = _protocol(
+            proxy, given, metrics, arrival_seconds, min_client_bytes_per_second, refusals
+        )
         server = await asyncio.get_running_loop().create_server(
             make_protocol, "127.0.0.1", 0, backlog=4096
         )
@@ -189,6 +195,7 @@ def _protocol(
     given: Settings,
     metrics: Metrics,
     arrival_seconds: float,
+    min_client_bytes_per_second: float,
     refusals: list[tuple[Refusal, bytes]],
 ) -> tuple[Any, ServerState]:
     config = uvicorn.Config(
@@ -211,5 +218,6 @@ def _protocol(
         client_was_cut_off=metrics.client_was_cut_off,
         request_was_refused=lambda refusal, target: refusals.append((refusal, target)),
         arrival_seconds=arrival_seconds,
+        min_client_bytes_per_second=min_client_bytes_per_second,
     )
     return make_protocol, state
