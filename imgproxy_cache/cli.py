@@ -15,6 +15,7 @@ from imgproxy_cache.errors import ImgproxyCacheError, SettingsError
 from imgproxy_cache.leaving import leave
 from imgproxy_cache.settings import Settings
 from imgproxy_cache.settings.environment import Environment
+from imgproxy_cache.settings.read_through import read_key_rules
 from imgproxy_cache.settings.reference import SETTINGS
 from imgproxy_cache.settings.store import read_store
 
@@ -61,7 +62,9 @@ nothing: this is what the container's HEALTHCHECK does."""
 
 KEY = """\
 Prints the name of the object for each path: S3_FOLDER, if set, and the MD5 of the path, signature
-and all, as it stands in the URL after the host; what follows a "?" does not count.
+and all, as it stands in the URL after the host; what follows a "?" does not count. With
+CACHE_KEY_SIGNATURE=exclude the signature does not count either: it is what stands between
+IMGPROXY_PATH_PREFIX, if set, and the next slash.
 
   imgproxy-cache key /insecure/rs:fill:300:300/plain/https://example.com/image.jpg"""
 
@@ -156,12 +159,14 @@ def _check_health(settings: Settings) -> int:
 
 def _key(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     env = Environment(_with_a_store(environ))
+    rules = read_key_rules(env)
+    is_wrong = bool(env.problems)
     location = read_store(env)
-    if location is None:
+    if location is None or is_wrong:
         raise SettingsError(env.problems)
     folder = "" if isinstance(location, FolderLocation) else location.folder
     for path in arguments.path:
-        print(object_name(folder, key_from_target(os.fsencode(path))))
+        print(object_name(folder, key_from_target(os.fsencode(path), rules)))
     return 0
 
 
@@ -251,7 +256,7 @@ def _parser() -> argparse.ArgumentParser:
         _key,
         "print the object name for a path",
         KEY,
-        _settings("S3_FOLDER", "CACHE_STORE_URL"),
+        _settings("S3_FOLDER", "CACHE_STORE_URL", "CACHE_KEY_SIGNATURE"),
     )
     added.add_argument(
         "path",

@@ -47,6 +47,18 @@ EXAMPLE = "/resize:fill:300:300/plain/https://example.com/image.jpg"
             "c9009a400f110797b2710ce2a5bd60a4",
             id="folder of this machine",
         ),
+        pytest.param(
+            {"CACHE_KEY_SIGNATURE": "exclude", "S3_FOLDER": "processed"},
+            "/S/rs:fill:300:300/aHR0.webp?v=2",
+            "processed/9a21aec5dfd95b48bb5399ca66db20d1",
+            id="signature left out",
+        ),
+        pytest.param(
+            {"CACHE_KEY_SIGNATURE": "exclude", "IMGPROXY_PATH_PREFIX": "img/"},
+            "/img/S/plain/local:///a.jpg",
+            "09d30436fbaf518bc29eaf8fe8a1c258",
+            id="signature left out behind a prefix",
+        ),
         pytest.param({}, "/\udcff", "eb48085e1ed9e58e309f8f427b6f749b", id="bytes as they are"),
     ],
 )
@@ -64,6 +76,13 @@ def test_key_of_a_whole_url_is_refused_for_it_would_be_another() -> None:
     done = imgproxy_cache("key", "https://img.example/x")
     assert (done.status, done.out) == (2, "")
     assert "does not start with a slash: expected what follows the host in the URL" in done.err
+
+
+def test_key_is_not_guessed_where_the_settings_are_wrong() -> None:
+    environ = {"CACHE_KEY_SIGNATURE": "maybe", "S3_ENDPOINT": "not of this command"}
+    done = imgproxy_cache("key", EXAMPLE, environ=environ)
+    assert (done.status, done.out) == (2, "")
+    assert "CACHE_KEY_SIGNATURE='maybe': expected include or exclude" in done.err
 
 
 def test_no_command_is_an_error_and_help_names_them_all() -> None:
@@ -86,7 +105,7 @@ def test_help_of_what_reads_all_settings_explains_them_all(command: str) -> None
     ("command", "names"),
     [
         ("imgproxy", {"CACHE_UPSTREAM_URL", "CACHE_IMGPROXY_BIN"}),
-        ("key", {"S3_FOLDER", "CACHE_STORE_URL"}),
+        ("key", {"S3_FOLDER", "CACHE_STORE_URL", "CACHE_KEY_SIGNATURE"}),
     ],
 )
 def test_help_of_what_reads_a_few_settings_explains_those(command: str, names: set[str]) -> None:

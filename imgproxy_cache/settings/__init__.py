@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal, Self, cast
 
 from imgproxy_cache.core.imgproxy_path import PathRules
+from imgproxy_cache.core.key import KeyRules
 from imgproxy_cache.core.location import StoreLocation
 from imgproxy_cache.core.policy import StorageRules
 from imgproxy_cache.errors import SettingsError
@@ -24,9 +25,16 @@ from imgproxy_cache.settings.imgproxy import (
     read_fallback_rules,
     read_path_rules,
 )
+from imgproxy_cache.settings.read_through import (
+    ReadThrough,
+    read_key_rules,
+    read_read_through,
+    refuse_shared_folder,
+    warnings_without_read_through,
+)
 from imgproxy_cache.settings.store import read_store
 
-__all__ = ["BindAddress", "LogFormat", "LogLevel", "Settings"]
+__all__ = ["BindAddress", "LogFormat", "LogLevel", "ReadThrough", "Settings"]
 
 LogLevel = Literal["debug", "info", "warning", "error"]
 LogFormat = Literal["json", "console"]
@@ -70,6 +78,9 @@ class Settings:
     """None: JSON, or readable lines on a terminal."""
     workers: int
     path_rules: PathRules = field(repr=False)
+    key_rules: KeyRules
+    read_through: ReadThrough | None
+    """None: off."""
     storage_rules: StorageRules
     health_path: str
     port_collision: str | None
@@ -90,8 +101,19 @@ class Settings:
         health_check_timeout_seconds = env.seconds("HEALTH_CHECK_TIMEOUT_IN_SEC", 30.0)
         upstream = listeners.upstream
         path_rules = read_path_rules(env)
-        storage_rules = _storage_rules(env, path_rules, upstream=upstream)
-        _refuse_read_through(env)
+        hidden_by = _what_hides_settings(env, upstream)
+        storage_rules = _storage_rules(
+            env, path_rules, settings_may_be_hidden=hidden_by is not None
+        )
+        upstream_connections = env.number("CACHE_UPSTREAM_CONNECTIONS", 100, at_least=1)
+        workers = env.number("WEB_CONCURRENCY", 1, at_least=1)
+        read_through = read_read_through(
+            env,
+            hidden_by=hidden_by,
+            upstream_is_ours=upstream.is_loopback,
+            upstream_connections=upstream_connections,
+            workers=workers,
+        )
         settings = cls(
             store=cast(StoreLocation, store),  # None is a problem, and raised below
             bind=(listeners.bind,),
@@ -100,7 +122,7 @@ class Settings:
             upstream_url=f"http://{upstream}",
             upstream_host=upstream.host or "",
             upstream_port=upstream.port,
-            upstream_connections=env.number("CACHE_UPSTREAM_CONNECTIONS", 100, at_least=1),
+            upstream_connections=upstream_connections,
             upstream_wait_seconds=env.seconds("CACHE_UPSTREAM_WAIT_SECONDS", 10, may_be_zero=True),
             upstream_queue_items=env.number("CACHE_UPSTREAM_QUEUE_ITEMS", 1000, at_least=0),
             upstream_connect_timeout_seconds=env.seconds(
@@ -124,13 +146,16 @@ class Settings:
             imgproxy_bin=env.text("CACHE_IMGPROXY_BIN"),
             log_level=_log_level(env),
             log_format=_log_format(env),
-            workers=env.number("WEB_CONCURRENCY", 1, at_least=1),
+            workers=workers,
             path_rules=path_rules,
+            key_rules=read_key_rules(env),
+            read_through=read_through,
             storage_rules=storage_rules,
             health_path=f"{path_rules.prefix}/health",
             port_collision=port_collision(env, upstream),
-            warnings=tuple(_warnings(env, storage_rules, upstream)),
+            warnings=tuple(_warnings(env, storage_rules, upstream, hidden_by)),
         )
+        _refuse_contradictions(env, settings)
         if env.problems:
             # A variable that is read twice is told once.
             raise SettingsError(tuple(dict.fromkeys(env.problems)))
@@ -173,13 +198,15 @@ def _log_format(env: Environment) -> LogFormat | None:
     return cast(LogFormat | None, env.choice("CACHE_LOG_FORMAT", ("json", "console")))
 
 
-def _refuse_read_through(env: Environment) -> None:
-    if env.flag("CACHE_READ_THROUGH"):
-        env.reject("CACHE_READ_THROUGH", "false: this version does not look in the store first")
+def _what_hides_settings(env: Environment, upstream: BindAddress) -> str | None:
+    """What may keep settings of imgproxy from us, if anything does."""
+    if not upstream.is_loopback:
+        return "runs elsewhere"
+    return "reads IMGPROXY_ENV_*" if are_settings_hidden(env) else None
 
 
 def _storage_rules(
-    env: Environment, path_rules: PathRules, *, upstream: BindAddress
+    env: Environment, path_rules: PathRules, *, settings_may_be_hidden: bool
 ) -> StorageRules:
     secret = env.text("IMGPROXY_SECRET")
     fallback = read_fallback_rules(env)
@@ -191,17 +218,30 @@ def _storage_rules(
         store_svg=env.flag("CACHE_STORE_SVG"),
         store_secret=env.flag("CACHE_STORE_SECRET"),
         secret=None if secret is None else secret.encode("utf-8", "surrogateescape"),
-        cookie_passthrough=env.flag("IMGPROXY_COOKIE_PASSTHROUGH"),
+        # Somebody's image must not become everybody's: what is not said may be so.
+        cookie_passthrough=env.flag("IMGPROXY_COOKIE_PASSTHROUGH", default=settings_may_be_hidden),
         formats_are_enforced=are_formats_enforced(env),
-        settings_may_be_hidden=are_settings_hidden(env) or not upstream.is_loopback,
+        settings_may_be_hidden=settings_may_be_hidden,
         fallback_max_age=fallback.max_age,
         fallback_is_unmarked=fallback.is_unmarked,
         path_rules=path_rules,
     )
 
 
-def _warnings(env: Environment, rules: StorageRules, upstream: BindAddress) -> list[str]:
-    warnings: list[str] = []
+def _refuse_contradictions(env: Environment, settings: Settings) -> None:
+    if not settings.key_rules.with_signature and not settings.path_rules.keys:
+        keys = "IMGPROXY_KEY and IMGPROXY_SALT"
+        env.reject(
+            "CACHE_KEY_SIGNATURE", f"include: without {keys} there is no signature to exclude"
+        )
+    if settings.read_through is not None:
+        refuse_shared_folder(env, settings.read_through, settings.spool_dir, settings.store)
+
+
+def _warnings(
+    env: Environment, rules: StorageRules, upstream: BindAddress, hidden_by: str | None
+) -> list[str]:
+    warnings = warnings_without_read_through(env)
     if (collision := port_collision(env, upstream)) is not None:
         warnings.append(collision)
     if rules.secret is not None and not rules.store_secret:
@@ -220,10 +260,14 @@ def _warnings(env: Environment, rules: StorageRules, upstream: BindAddress) -> l
         fate = "what imgproxy chooses the format of by Accept is not stored"
         remedy = "a path that pins its format (@webp) is"
         warnings.append(f"{fate} ({', '.join(choosing)}); {remedy}")
-    if rules.settings_may_be_hidden:
-        where = "reads IMGPROXY_ENV_*" if upstream.is_loopback else "runs elsewhere"
+    if hidden_by is not None:
         warnings.append(
-            f"imgproxy {where} and may have settings that are not seen here: give both the same"
+            f"imgproxy {hidden_by} and may have settings that are not seen here: give both the same"
             " IMGPROXY_* variables; answers that depend on Accept are not stored"
         )
+        if env.text("IMGPROXY_COOKIE_PASSTHROUGH") is None:
+            warnings.append(
+                f"imgproxy {hidden_by} and may pass cookies on: answers to requests with cookies"
+                " are not stored; IMGPROXY_COOKIE_PASSTHROUGH=false if it does not"
+            )
     return warnings

@@ -23,7 +23,7 @@ class FallbackRules:
 def read_path_rules(env: Environment) -> PathRules:
     """How imgproxy reads a path."""
     return PathRules(
-        prefix=_url_path(env.text("IMGPROXY_PATH_PREFIX") or ""),
+        prefix=read_path_prefix(env),
         separator=env.text("IMGPROXY_ARGUMENTS_SEPARATOR") or ":",
         keys=_keys(env),
         signature_size=env.number(
@@ -33,6 +33,13 @@ def read_path_rules(env: Environment) -> PathRules:
         only_presets=env.flag("IMGPROXY_ONLY_PRESETS"),
         base64_includes_filename=env.flag("IMGPROXY_BASE64_URL_INCLUDES_FILENAME"),
     )
+
+
+def read_path_prefix(env: Environment) -> str:
+    """As imgproxy reads it: one slash in front, none at the end."""
+    path = (env.text("IMGPROXY_PATH_PREFIX") or "").partition("?")[0].partition("#")[0]
+    path = path.removesuffix("/")
+    return path if not path or path.startswith("/") else f"/{path}"
 
 
 def read_fallback_rules(env: Environment) -> FallbackRules:
@@ -68,17 +75,12 @@ def auto_formats(env: Environment) -> list[str]:
     return [name for name in _AUTO_FORMATS if env.text(name) and env.flag(name)]
 
 
-def _url_path(value: str) -> str:
-    """A path prefix as imgproxy reads it: one slash in front, none at the end."""
-    path = value.partition("?")[0].partition("#")[0].removesuffix("/")
-    return path if not path or path.startswith("/") else f"/{path}"
-
-
 def _keys(env: Environment) -> tuple[tuple[bytes, bytes], ...]:
     found = len(env.problems)
     keys, salts = env.hex_items("IMGPROXY_KEY"), env.hex_items("IMGPROXY_SALT")
-    # The other half may be among the hidden settings.
-    if len(keys) != len(salts) and len(env.problems) == found and not are_settings_hidden(env):
+    # The other half may be among the hidden settings, which read-through cannot do without.
+    may_be_hidden = are_settings_hidden(env) and not env.flag("CACHE_READ_THROUGH")
+    if len(keys) != len(salts) and len(env.problems) == found and not may_be_hidden:
         count = len(env.items("IMGPROXY_KEY"))
         expected = f"as many salts as IMGPROXY_KEY has keys, {count}"
         if env.text("IMGPROXY_SALT") is None:

@@ -10,6 +10,8 @@ from imgproxy_cache.core.policy import StorageRules
 from imgproxy_cache.settings import Settings
 
 FALLBACK = {"IMGPROXY_FALLBACK_IMAGE_PATH": "/cat.png"}
+HIDDEN = {"settings_may_be_hidden": True, "cookie_passthrough": True}
+"""What is not said of cookies may be so."""
 KEYS = {"IMGPROXY_KEY": "736563726574", "IMGPROXY_SALT": "68656c6c6f"}
 
 
@@ -31,12 +33,18 @@ def settings(environ: dict[str, str]) -> Settings:
         pytest.param({"IMGPROXY_ENFORCE_AVIF": "0"}, {}),
         pytest.param({"IMGPROXY_ENFORCE_JXL": "True"}, {"formats_are_enforced": True}),
         pytest.param({"IMGPROXY_AUTO_WEBP": "true"}, {}),
-        pytest.param({"IMGPROXY_ENV_LOCAL_FILE_PATH": "/f"}, {"settings_may_be_hidden": True}),
-        pytest.param({"IMGPROXY_ENV_AWS_SECRET_ID": ""}, {}),
+        pytest.param({"IMGPROXY_ENV_LOCAL_FILE_PATH": "/f"}, HIDDEN),
         pytest.param(
-            {"CACHE_UPSTREAM_URL": "http://imgproxy:8080"}, {"settings_may_be_hidden": True}
+            {"IMGPROXY_ENV_LOCAL_FILE_PATH": "/f", "IMGPROXY_COOKIE_PASSTHROUGH": "false"},
+            {"settings_may_be_hidden": True},
         ),
-        pytest.param({"CACHE_UPSTREAM_URL": "http://192.0.2.1"}, {"settings_may_be_hidden": True}),
+        pytest.param({"IMGPROXY_ENV_AWS_SECRET_ID": ""}, {}),
+        pytest.param({"CACHE_UPSTREAM_URL": "http://imgproxy:8080"}, HIDDEN),
+        pytest.param({"CACHE_UPSTREAM_URL": "http://192.0.2.1"}, HIDDEN),
+        pytest.param(
+            {"CACHE_UPSTREAM_URL": "http://192.0.2.1", "IMGPROXY_COOKIE_PASSTHROUGH": "0"},
+            {"settings_may_be_hidden": True},
+        ),
         pytest.param({"CACHE_UPSTREAM_URL": "http://127.9.9.9:7"}, {}),
         pytest.param(FALLBACK, {"fallback_is_unmarked": True}),
         pytest.param(
@@ -111,8 +119,14 @@ def test_setting_changes_how_paths_are_read(environ: dict[str, str], rules: Path
             {"IMGPROXY_AUTO_WEBP": "1"},
             "what imgproxy chooses the format of by Accept is not stored",
         ),
-        ({"IMGPROXY_ENV_GCP_SECRET_ID": "x"}, "imgproxy reads IMGPROXY_ENV_*"),
-        ({"CACHE_UPSTREAM_URL": "http://imgproxy"}, "imgproxy runs elsewhere"),
+        (
+            {"IMGPROXY_ENV_GCP_SECRET_ID": "x", "IMGPROXY_COOKIE_PASSTHROUGH": "false"},
+            "imgproxy reads IMGPROXY_ENV_*",
+        ),
+        (
+            {"CACHE_UPSTREAM_URL": "http://imgproxy", "IMGPROXY_COOKIE_PASSTHROUGH": "true"},
+            "imgproxy runs elsewhere",
+        ),
     ],
     ids=lambda value: next(iter(value)) if type(value) is dict else "",
 )
@@ -134,3 +148,21 @@ def test_what_keeps_images_from_being_stored_is_said_at_start(
 )
 def test_nothing_is_said_about_what_works(environ: dict[str, str]) -> None:
     assert settings(environ).warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("environ", "hidden_by"),
+    [
+        ({"IMGPROXY_ENV_GCP_SECRET_ID": "x"}, "reads IMGPROXY_ENV_*"),
+        ({"CACHE_UPSTREAM_URL": "http://imgproxy"}, "runs elsewhere"),
+    ],
+    ids=lambda value: next(iter(value)) if type(value) is dict else "",
+)
+def test_cookies_that_imgproxy_may_pass_on_are_said_at_start(
+    environ: dict[str, str], hidden_by: str
+) -> None:
+    _, warning = settings(environ).warnings
+    assert warning == (
+        f"imgproxy {hidden_by} and may pass cookies on: answers to requests with cookies are not"
+        " stored; IMGPROXY_COOKIE_PASSTHROUGH=false if it does not"
+    )

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from imgproxy_cache.core.imgproxy_path import PathRules
+from imgproxy_cache.core.key import KeyRules
 from imgproxy_cache.core.location import S3Location
 from imgproxy_cache.core.policy import StorageRules
 from imgproxy_cache.errors import SettingsError
@@ -51,6 +52,8 @@ DEFAULTS = Settings(
     log_format=None,
     workers=1,
     path_rules=PathRules(),
+    key_rules=KeyRules(),
+    read_through=None,
     storage_rules=StorageRules(),
     health_path="/health",
     port_collision=None,
@@ -187,7 +190,7 @@ def test_setting_changes_what_it_names(environ: dict[str, str], changed: dict[st
         ("CACHE_STORE_SECRET", "TrUe", "true or false"),
         ("IMGPROXY_COOKIE_PASSTHROUGH", "on", "true or false"),
         ("IMGPROXY_ENFORCE_WEBP", "2", "true or false"),
-        ("CACHE_READ_THROUGH", "true", "false: this version does not look in the store first"),
+        ("CACHE_READ_THROUGH", "on", "true or false"),
         ("CACHE_LOG_LEVEL", "loud", "debug, info, warning or error"),
         ("CACHE_LOG_FORMAT", "xml", "json or console"),
         ("PORT", "65536", "a port from 0 to 65535"),
@@ -264,20 +267,27 @@ def test_user_part_and_query_of_a_url_are_never_told(url: str, printed: str) -> 
     assert problems_with_a_bucket({"CACHE_UPSTREAM_URL": url}) == [expected]
 
 
+IN_WORDS = (
+    "",
+    "required",
+    "found",
+    "the standard chain",
+    "a temporary folder",
+    "twice imgproxy's workers",
+)
+
+
 @pytest.mark.parametrize(
     "setting",
-    [
-        setting
-        for setting in SETTINGS
-        if setting.default
-        not in ("", "required", "found", "the standard chain", "a temporary folder")
-    ],
+    [setting for setting in SETTINGS if setting.default not in IN_WORDS],
     ids=lambda setting: setting.name,
 )
 def test_default_of_the_table_is_the_one_that_counts(setting: Setting) -> None:
-    read = settings({setting.name: setting.default})
+    names, defaults = setting.name.split(", "), setting.default.split(", ")
+    said = dict(zip(names, defaults, strict=True))
+    unsaid = {} if "CACHE_READ_THROUGH" in said else {"CACHE_READ_THROUGH": "true"}
     # The one default that depends on where the log goes.
-    assert replace(read, log_format=None) == DEFAULTS
+    assert replace(settings(unsaid | said), log_format=None) == settings(unsaid)
 
 
 def test_name_that_belongs_to_imgproxy_pro_is_not_ours() -> None:
