@@ -21,6 +21,17 @@ HOP_BY_HOP = frozenset(
         b"upgrade",
     }
 )
+CONDITIONS_AND_RANGE = frozenset(
+    {
+        b"if-match",
+        b"if-modified-since",
+        b"if-none-match",
+        b"if-range",
+        b"if-unmodified-since",
+        b"range",
+    }
+)
+"""What a client may ask of an image that it knows in part or in whole (RFC 9110, 13 and 14)."""
 # Bodies stay with us, and so does what announces them.
 _KEPT_FROM_UPSTREAM = HOP_BY_HOP | {b"content-length", b"expect"}
 _LOOKED_AT_IN_REQUESTS = _KEPT_FROM_UPSTREAM | {b"accept-encoding", b"host"}

@@ -3,19 +3,9 @@
 from collections.abc import Hashable
 from functools import lru_cache
 
-from imgproxy_cache.core.headers import Headers
+from imgproxy_cache.core.headers import CONDITIONS_AND_RANGE, Headers
 from imgproxy_cache.core.imgproxy_path import ImgproxyPath
 
-_NEVER_SHARED = frozenset(
-    {
-        b"if-match",
-        b"if-modified-since",
-        b"if-none-match",
-        b"if-range",
-        b"if-unmodified-since",
-        b"range",
-    }
-)
 # Viewport-Width is read by imgproxy up to 3.8.
 _CHANGES_THE_ANSWER = frozenset(
     {
@@ -46,7 +36,7 @@ def sharing_by_fields(headers: Headers, *, cookie_passthrough: bool) -> Hashable
                 formats = image_formats(value)
         elif name in _CHANGES_THE_ANSWER:
             parts += (name, value)
-        elif name in _NEVER_SHARED or (name == b"cookie" and cookie_passthrough):
+        elif name in CONDITIONS_AND_RANGE or (name == b"cookie" and cookie_passthrough):
             return None
     return (max(formats, 0), *parts)
 
