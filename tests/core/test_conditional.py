@@ -394,14 +394,14 @@ def test_precondition_fails_for_an_image_modified_since(
         ),
     ],
 )
-def test_conditions_have_an_order(asked: dict[str, bytes], status: int) -> None:
+def test_conditions_have_an_order(asked: dict[str, Any], status: int) -> None:
     assert replied(**asked).status == status
 
 
 @pytest.mark.parametrize("status", [404, 301])
 def test_conditions_are_of_what_would_be_a_success(status: int) -> None:
     kept = replace(KEPT, status=status)
-    asked = {"if_none_match": b"*", "if_match": b'"x"', "range": b"bytes=0-1"}
+    asked: dict[str, Any] = {"if_none_match": b"*", "if_match": b'"x"', "range": b"bytes=0-1"}
     assert replied(kept, **asked) == replied(kept)
     assert replied(kept).status == status
 
