@@ -1,15 +1,19 @@
 """`imgproxy-cache check`: whether a set-up works, told without serving anybody."""
 
+import os
 import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable
 from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryFile
 
 from imgproxy_cache.app import health_of
 from imgproxy_cache.core.image import Image, image_from_answer
 from imgproxy_cache.core.key import Key, key_from_target
 from imgproxy_cache.core.location import StoreLocation
-from imgproxy_cache.errors import StoreError
+from imgproxy_cache.errors import FolderError, StoreError
+from imgproxy_cache.private_folder import make_private
 from imgproxy_cache.settings import Settings
 from imgproxy_cache.stores import Store, open_store
 
@@ -26,9 +30,14 @@ class Finding:
 
 
 async def check(settings: Settings) -> AsyncIterator[Finding]:
-    """Try what the proxy will have to do: reach imgproxy, and write, read and delete an object."""
+    """
+    Try what the proxy will have to do: reach imgproxy, write on disk where it keeps images there,
+    and write, read and delete an object.
+    """
     yield Finding(True, "settings")
     yield await _check_imgproxy(settings)
+    if settings.read_through is not None and settings.read_through.disk_dir is not None:
+        yield _check_disk(settings.read_through.disk_dir)
     async for finding in _check_store(settings.store):
         yield finding
 
@@ -40,6 +49,23 @@ async def _check_imgproxy(settings: Settings) -> Finding:
         return Finding(True, f"imgproxy: {settings.upstream_url}{settings.health_path}")
     hint = "start imgproxy (`imgproxy-cache run` does), or fix CACHE_UPSTREAM_URL"
     return Finding(False, f"imgproxy: {problem}: {hint}")
+
+
+def _check_disk(folder: Path) -> Finding:
+    """Leaves nothing there: a folder that is missing is made by the proxy, as its user."""
+    there = next(place for place in (folder, *folder.parents) if os.path.lexists(place))
+    try:
+        if there == folder:
+            make_private(folder, setting="CACHE_DISK_DIR", may_be_roots=True)
+        with TemporaryFile(dir=there) as file:
+            file.write(b"written by `imgproxy-cache check`")
+    except FolderError as exc:
+        return Finding(False, f"disk: {exc}")
+    except OSError as exc:
+        reason = (exc.strerror or str(exc)).lower()
+        hint = f"let user {os.geteuid()} write there, or set CACHE_DISK_DIR to another folder"
+        return Finding(False, f"disk: {there}: {reason}: {hint}")
+    return Finding(True, f"disk: {folder}: write")
 
 
 async def _check_store(location: StoreLocation) -> AsyncIterator[Finding]:

@@ -30,8 +30,9 @@ Starts imgproxy and the proxy in front of it, and stops both when one of them en
 
 The proxy listens on IMGPROXY_BIND (:8080), imgproxy on the address of CACHE_UPSTREAM_URL
 (127.0.0.1:8081). An imgproxy on another machine is not started: the proxy then runs alone.
-Logs of both go to stdout. SIGTERM or Ctrl-C stops the proxy first, when its answers and uploads
-are done, then imgproxy.
+With CACHE_READ_THROUGH=true images are looked for in memory, in CACHE_DISK_DIR and in the store
+before imgproxy is asked. Logs of both go to stdout. SIGTERM or Ctrl-C stops the proxy first, when
+its answers and uploads are done, then imgproxy.
 
 Exit status: 0 when asked to stop; 2 when settings are wrong; else that of the program that ended.
 
@@ -53,9 +54,9 @@ CACHE_UPSTREAM_URL, IMGPROXY_NETWORK (tcp) and PORT (dropped). A fallback image 
 or a lifetime of its own gets IMGPROXY_FALLBACK_IMAGE_TTL=67, by which the proxy knows it."""
 
 CHECK = """\
-Tries the set-up without serving anybody: the settings, imgproxy's health, and writing, reading and
-deleting an object in the store. One line each; where one fails it says what to do. Exit status 1
-when one fails.
+Tries the set-up without serving anybody: the settings, imgproxy's health, writing in CACHE_DISK_DIR
+where read-through uses it, and writing, reading and deleting an object in the store. One line each;
+where one fails it says what to do. Exit status 1 when one fails.
 
 With --health only asks the proxy that runs on this machine for imgproxy's /health, and writes
 nothing: this is what the container's HEALTHCHECK does."""

@@ -1,7 +1,9 @@
 """`imgproxy-cache check` against real servers, and what it says where something is wrong."""
 
+import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -110,6 +112,55 @@ def test_stopped_imgproxy_is_told_and_the_store_still_tried(settings: dict[str, 
         "ok      store: s3://checked: read",
         "ok      store: s3://checked: delete",
     ]
+
+
+@pytest.mark.parametrize("name", ["kept", "made/by/the/proxy"])
+def test_disk_that_images_are_to_be_kept_on_is_tried_and_left_as_it_was(
+    settings: dict[str, str], tmp_path: Path, name: str
+) -> None:
+    (tmp_path / "kept").mkdir(mode=0o700)
+    disk = {"CACHE_READ_THROUGH": "true", "CACHE_DISK_DIR": f"{tmp_path}/{name}"}
+    done = check(settings | disk)
+    assert (done.status, done.err) == (0, "")
+    assert done.out.splitlines()[2] == f"ok      disk: {tmp_path}/{name}: write"
+    assert list(tmp_path.rglob("*")) == [tmp_path / "kept"]
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        pytest.param(
+            Path.touch,
+            "{} is a link or no folder: set CACHE_DISK_DIR to a folder",
+            id="a file",
+        ),
+        pytest.param(
+            lambda path: path.symlink_to("/"),
+            "{} is a link or no folder: set CACHE_DISK_DIR to a folder",
+            id="a link",
+        ),
+    ],
+)
+def test_disk_that_takes_nothing_is_told_with_what_to_do(
+    settings: dict[str, str], tmp_path: Path, make: Callable[[Path], None], words: str
+) -> None:
+    disk = tmp_path / "disk"
+    make(disk)
+    done = check(settings | {"CACHE_READ_THROUGH": "true", "CACHE_DISK_DIR": str(disk)})
+    assert (done.status, done.err) == (1, "")
+    assert done.out.splitlines()[2] == f"failed  disk: {words.format(disk)}"
+
+
+def test_disk_that_cannot_be_written_is_told_with_what_to_do(settings: dict[str, str]) -> None:
+    """Not even root may make a file there."""
+    done = check(settings | {"CACHE_READ_THROUGH": "true", "CACHE_DISK_DIR": "/proc/images"})
+    hint = f"let user {os.geteuid()} write there, or set CACHE_DISK_DIR to another folder"
+    assert (done.status, done.err) == (1, "")
+    assert done.out.splitlines()[2] == f"failed  disk: /proc: no such file or directory: {hint}"
+
+
+def test_disk_is_not_tried_without_read_through(settings: dict[str, str]) -> None:
+    assert "disk" not in check(settings | {"CACHE_DISK_DIR": "/proc/nonesuch"}).out
 
 
 def test_imgproxy_under_another_prefix_is_told(settings: dict[str, str]) -> None:

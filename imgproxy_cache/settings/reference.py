@@ -62,16 +62,11 @@ SETTINGS = (
         "http://127.0.0.1:8081",
         "imgproxy. One that is not on loopback is not ours to start.",
     ),
-    Setting("CACHE_UPSTREAM_CONNECTIONS", "100", "Requests at imgproxy at once, for each worker."),
     Setting(
-        "CACHE_UPSTREAM_WAIT_SECONDS",
-        "10",
-        "How long a request waits for one of them, or for buffer space, before 503.",
-    ),
-    Setting(
-        "CACHE_UPSTREAM_QUEUE_ITEMS",
-        "1000",
-        "Requests that may wait so, for each worker; beyond it they get 503 at once.",
+        "CACHE_UPSTREAM_CONNECTIONS, CACHE_UPSTREAM_WAIT_SECONDS, CACHE_UPSTREAM_QUEUE_ITEMS",
+        "100, 10, 1000",
+        "Requests at imgproxy at once, for each worker; how long one waits for its turn, or for "
+        "buffer space, before 503; how many may wait so.",
     ),
     Setting(
         "CACHE_UPSTREAM_CONNECT_TIMEOUT_SECONDS, CACHE_UPSTREAM_READ_TIMEOUT_SECONDS",
@@ -101,22 +96,16 @@ SETTINGS = (
         "Images with a shorter lifetime are not put in the bucket, which never forgets.",
     ),
     Setting(
-        "CACHE_STORE_SVG",
-        "false",
+        "CACHE_STORE_SVG, CACHE_STORE_SECRET",
+        "false, false",
         "Store SVG images: a bucket serves them without the policy that keeps scripts from "
-        "running.",
+        "running. Store although `IMGPROXY_SECRET` is set: a public bucket does not ask for it.",
     ),
     Setting(
-        "CACHE_STORE_SECRET",
-        "false",
-        "Store although `IMGPROXY_SECRET` is set: a public bucket does not ask for it.",
-    ),
-    Setting("CACHE_UPLOAD_CONCURRENCY", "8", "Uploads at once, for each worker."),
-    Setting(
-        "CACHE_UPLOAD_QUEUE_ITEMS, CACHE_UPLOAD_QUEUE_BYTES",
-        "10000, 134217728",
-        "Images that may wait for upload in memory, for each worker; beyond it they are answered "
-        "and not stored.",
+        "CACHE_UPLOAD_CONCURRENCY, CACHE_UPLOAD_QUEUE_ITEMS, CACHE_UPLOAD_QUEUE_BYTES",
+        "8, 10000, 134217728",
+        "Uploads at once, for each worker; images, and their bytes, that may wait for it in "
+        "memory: beyond them they are answered and not stored.",
     ),
     Setting(
         "CACHE_SPOOL_DIR",
@@ -131,14 +120,10 @@ SETTINGS = (
         "loses its power then loses the images of the last half minute.",
     ),
     Setting(
-        "CACHE_SPOOL_BYTES, CACHE_SPOOL_ITEMS",
-        "1073741824, 100000",
-        "What the spool may take, all workers together; `0` items turn it off.",
-    ),
-    Setting(
-        "CACHE_SPOOL_MAX_AGE_SECONDS",
-        "604800",
-        "Images that have waited for longer are given up.",
+        "CACHE_SPOOL_BYTES, CACHE_SPOOL_ITEMS, CACHE_SPOOL_MAX_AGE_SECONDS",
+        "1073741824, 100000, 604800",
+        "What the spool may take, all workers together (`0` items turn it off), and how long "
+        "images wait in it before they are given up.",
     ),
     Setting(
         "CACHE_DRAIN_SECONDS",
