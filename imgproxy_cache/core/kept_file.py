@@ -72,14 +72,7 @@ def read_kept_file(content: bytes) -> Kept:
     Raises:
         KeptFileError: the file is not whole, or not as it was written
     """
-    head = read_kept_head(content)
-    body = content[head.body_at :]
-    expected = _OF_NOTHING if isinstance(head.kept, Signpost) else head.kept.content_sha256
-    try:
-        check_body(body, head.size, expected)
-    except UnlikeWrittenError as exc:
-        raise KeptFileError(str(exc)) from exc
-    return head.kept if isinstance(head.kept, Signpost) else replace(head.kept, body=body)
+    return whole_kept(read_kept_head(content), content)
 
 
 def read_kept_head(content: bytes) -> KeptHead:
@@ -96,6 +89,22 @@ def read_kept_head(content: bytes) -> KeptHead:
         raise KeptFileError(str(exc)) from exc
     except (ValueError, TypeError, AttributeError, LookupError) as exc:
         raise KeptFileError("its description is another program's") from exc
+
+
+def whole_kept(head: KeptHead, content: bytes) -> Kept:
+    """
+    What `head` begins, with the body that has to follow it.
+
+    Raises:
+        KeptFileError: it does not
+    """
+    body = content[head.body_at :]
+    expected = _OF_NOTHING if isinstance(head.kept, Signpost) else head.kept.content_sha256
+    try:
+        check_body(body, head.size, expected)
+    except UnlikeWrittenError as exc:
+        raise KeptFileError(str(exc)) from exc
+    return head.kept if isinstance(head.kept, Signpost) else replace(head.kept, body=body)
 
 
 def kept_from_description(description: Any, content_sha256: str) -> KeptAnswer:

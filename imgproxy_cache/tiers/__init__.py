@@ -48,7 +48,8 @@ class Tier(Protocol):
     Not for threads: all methods are called in the event loop, and none of them stalls it.
     """
 
-    counts: Counts
+    @property
+    def counts(self) -> Counts: ...
 
     async def get(self, key: TierKey) -> Kept | None: ...
 

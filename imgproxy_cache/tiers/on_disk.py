@@ -1,0 +1,188 @@
+"""Answers on disk whose files are open: hits that need no thread."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import replace
+
+from imgproxy_cache.core.kept import KeptAnswer, Signpost, TierKey
+from imgproxy_cache.tiers import HeadAt
+from imgproxy_cache.tiers.disk_folder import OpenFile
+
+# Reading more than this takes longer than the way to a thread and back (0.1 ms).
+MOST_NOW_BYTES = 1024 * 1024
+# Where the kernel cannot tell (below), what was read so lately is taken to be in its cache still.
+WARM_SECONDS = 30.0
+
+
+class PageCache:
+    """
+    Reads files as far as that needs no disk.
+
+    Linux tells on ext4, xfs and btrfs.  It does not on tmpfs, which has no disk, and on overlayfs,
+    where containers have what is no volume: there, reading waits for the disk in the rare case
+    that something was forgotten :data:`WARM_SECONDS` after it was read.
+    """
+
+    def __init__(self, *, can_tell: bool = hasattr(os, "RWF_NOWAIT")) -> None:
+        self.can_tell = can_tell
+
+    def read(self, descriptor: int, into: memoryview, at: int, *, is_warm: bool) -> bool:
+        """Whether all of it was read."""
+        try:
+            if self.can_tell:
+                try:
+                    return os.preadv(descriptor, [into], at, os.RWF_NOWAIT) == len(into)
+                except OSError as exc:
+                    if exc.errno != errno.EOPNOTSUPP:
+                        raise
+                    self.can_tell = False
+            return is_warm and os.preadv(descriptor, [into], at) == len(into)
+        except OSError:  # not in the cache, or a disk that fails: a thread will see
+            return False
+
+
+class OnDisk:
+    """
+    An answer on disk, its file open.
+
+    `metadata` is the answer without its body, `size` the body's.
+    """
+
+    __slots__ = (
+        "_body_at",
+        "_cache",
+        "_descriptor",
+        "_head",
+        "_head_at",
+        "_read_at",
+        "_second",
+        "is_cold",
+        "metadata",
+        "size",
+    )
+
+    def __init__(
+        self, file: OpenFile, metadata: KeptAnswer, cache: PageCache, head_at: HeadAt, now: float
+    ) -> None:
+        self.metadata = metadata
+        self.size = file.head.size
+        self.is_cold = False
+        """Its body could not be read without waiting."""
+        self._descriptor = file.descriptor
+        self._body_at = file.head.body_at
+        self._cache = cache
+        self._head_at = head_at
+        self._head = b""
+        self._second = -1
+        self._read_at = now
+
+    def wire_at(self, now: float) -> bytearray | None:
+        """What to write for a whole hit; None where the body is large, or has to be waited for."""
+        head = self.head_at(now)
+        wire = bytearray(len(head) + self.size) if self.size <= MOST_NOW_BYTES else bytearray()
+        wire[: len(head)] = head
+        return wire if self._read(memoryview(wire)[len(head) :], now) else None
+
+    def head_at(self, now: float) -> bytes:
+        """The head alone, as `HEAD` gets it: that of the whole second."""
+        second = int(now)
+        if second != self._second:
+            self._head = self._head_at(self.metadata, self.size, float(second))
+            self._second = second
+        return self._head
+
+    def kept_at(self, now: float) -> KeptAnswer | None:
+        """The whole answer; None as in :meth:`wire_at`."""
+        body = bytearray(min(self.size, MOST_NOW_BYTES))
+        return (
+            replace(self.metadata, body=bytes(body)) if self._read(memoryview(body), now) else None
+        )
+
+    def _read(self, into: memoryview, now: float) -> bool:
+        is_warm = abs(now - self._read_at) < WARM_SECONDS
+        self.is_cold = len(into) != self.size or not self._cache.read(
+            self._descriptor, into, self._body_at, is_warm=is_warm
+        )
+        if not self.is_cold:
+            self._read_at = now
+        return not self.is_cold
+
+
+class _Entry:
+    __slots__ = ("checked_at", "descriptor", "is_used", "what")
+
+    def __init__(self, descriptor: int, what: OnDisk | Signpost, second: int) -> None:
+        self.descriptor = descriptor
+        self.what = what
+        self.checked_at = second
+        self.is_used = False
+
+
+class OpenFiles:
+    """
+    The files that were used last, open.
+
+    What another worker replaces or removes is noticed within a second: the file has no name
+    any more.  `close` may wait for the disk, which frees what has no name when it is closed.
+    """
+
+    def __init__(self, *, max_files: int, head_at: HeadAt, close: Callable[[int], object]) -> None:
+        self._max_files = max_files
+        self._head_at = head_at
+        self._close = close
+        self._cache = PageCache()
+        self._entries: OrderedDict[TierKey, _Entry] = OrderedDict()
+        self._used: set[TierKey] = set()
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def find(self, key: TierKey, now: float) -> OnDisk | Signpost | None:
+        entry = self._entries.get(key)
+        if entry is None:
+            return None
+        second = int(now)
+        if second != entry.checked_at:
+            if not os.fstat(entry.descriptor).st_nlink:
+                self.forget(key)
+                return None
+            entry.checked_at = second
+        if not entry.is_used:
+            entry.is_used = True
+            self._used.add(key)
+        self._entries.move_to_end(key)
+        return entry.what
+
+    def add(self, key: TierKey, file: OpenFile, now: float) -> None:
+        """A file that was read just now: it is ours to close."""
+        self.forget(key)
+        kept = file.head.kept
+        if not isinstance(kept, Signpost):
+            what: OnDisk | Signpost = OnDisk(file, kept, self._cache, self._head_at, now)
+        else:
+            what = kept
+        self._entries[key] = _Entry(file.descriptor, what, int(now))
+        while len(self._entries) > self._max_files:
+            self.forget(next(iter(self._entries)))
+
+    def forget(self, key: TierKey) -> None:
+        entry = self._entries.pop(key, None)
+        if entry is not None:
+            self._used.discard(key)
+            self._close(entry.descriptor)
+
+    def take_used(self) -> list[TierKey]:
+        """Those that were found since this was called last, and are open still."""
+        used = [key for key in self._used if key in self._entries]
+        self._used.clear()
+        for key in used:
+            self._entries[key].is_used = False
+        return used
+
+    def close(self) -> None:
+        while self._entries:
+            os.close(self._entries.popitem()[1].descriptor)
