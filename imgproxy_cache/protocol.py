@@ -180,7 +180,9 @@ class ClientConnection(HttpToolsProtocol):
             if self._body_bytes > MAX_BODY_WIRE_BYTES:
                 self.transport.abort()
                 return
-        if self._phase is not Phase.IDLE or not self._is_answering():
+        if self.pipeline:  # nothing is read until its turn comes
+            self._expect_no_more()
+        elif self._phase is not Phase.IDLE or not self._is_answering():
             self._expect_more()
         elif self._arrival_timer is not None:
             self._expect_no_more()
@@ -280,6 +282,8 @@ class ClientConnection(HttpToolsProtocol):
             self.flow.resume_reading()
         if self.pipeline:
             self._start_asgi_task(*self.pipeline.pop())
+            if self._phase is not Phase.IDLE and not self.pipeline:
+                self._expect_more()
         else:
             self._idle_since = self.loop.time()
             if self.timeout_keep_alive_task is None:
@@ -343,11 +347,12 @@ class ClientConnection(HttpToolsProtocol):
             self.transport.abort()
             return
         self._was_refused(refusal, self.url[:MAX_TARGET_BYTES])
+        if self._phase is Phase.BODY and self.pipeline:  # it has not begun, and will not
+            self.pipeline.popleft()
+            self.cycle = self.pipeline[0][0] if self.pipeline else self._answering
+            self._phase = Phase.IDLE
         if self._phase is not Phase.BODY and self._is_answering():
             return  # its turn comes in on_response_complete
-        if self._phase is Phase.BODY and self.pipeline:
-            self.transport.abort()
-            return
         self._answer_refusal(refusal)
 
     def _answer_refusal(self, refusal: Refusal) -> None:

@@ -552,8 +552,54 @@ async def test_pipelined_requests_are_answered_in_their_order(
     assert bodies == [b"image of /%d" % number for number in range(10)]
 
 
+@pytest.mark.parametrize("size", [3, 64 * 1024])
+async def test_pipelined_body_has_its_time_when_its_turn_comes(
+    upstream: FakeImgproxy, size: int
+) -> None:
+    """Until then nothing is read, and it cannot come."""
+    slow, still = Gate(), Gate()
+    upstream.script(b"/0", slow, image(b"image of /0"))
+    upstream.script(b"/1", still, image(b"image of /1"))
+    post = request(b"/2", b"Content-Length: %d" % size, method=b"POST")
+    async with wired_proxy(upstream.port, 0.2) as proxy, connected(proxy.port) as wire:
+        wire.send(request(b"/0") + request(b"/1") + post)
+        await slow.reached.wait()
+        wire.send(bytes(size))
+        await asyncio.sleep(0.5)  # more than twice what a request may take
+        slow.open.set()
+        await still.reached.wait()
+        await asyncio.sleep(0.5)
+        still.open.set()
+        answers = [await wire.answer() for _ in range(3)]
+
+    assert [answer.body for answer in answers] == [b"image of /%d" % n for n in range(3)]
+
+
+@pytest.mark.parametrize("owed", [1, 2])
+async def test_pipelined_body_that_does_not_come_is_refused_after_the_answers_owed(
+    upstream: FakeImgproxy, owed: int
+) -> None:
+    post = request(b"/p", b"Content-Length: 3", method=b"POST")
+    async with wired_proxy(upstream.port, 0.2) as proxy, connected(proxy.port) as wire:
+        wire.send(b"".join(request(b"/%d" % number) for number in range(owed)) + post + b"ab")
+        answers = [await wire.answer() for _ in range(owed + 1)]
+        wire.send_eof()
+        assert await wire.rest() == b""
+
+    assert [answer.status for answer in answers] == [200] * owed + [408]
+    assert b"/p" not in [one.target for one in upstream.received]
+
+
 @pytest.mark.parametrize(
-    "bad", [b"GET http://evil.example/ HTTP/1.1\r\n" + HOST + b"\r\n\r\n", b"\x00\x01\x02"]
+    "bad",
+    [
+        pytest.param(b"GET http://evil.example/ HTTP/1.1\r\n" + HOST + b"\r\n\r\n", id="target"),
+        pytest.param(b"\x00\x01\x02", id="no HTTP"),
+        pytest.param(
+            b"POST /p HTTP/1.1\r\n" + HOST + b"\r\nTransfer-Encoding: chunked\r\n\r\nno chunk",
+            id="body",
+        ),
+    ],
 )
 @pytest.mark.parametrize("owed", [1, 2, 3])
 async def test_answers_owed_come_before_the_refusal_of_what_follows(
