@@ -34,6 +34,9 @@ from imgproxy_cache.cycle import NOBODY_WAITS, AnswerCycle, reset, unacknowledge
 MAX_TARGET_BYTES: Final = 16 * 1024
 MAX_HEAD_BYTES: Final = 64 * 1024
 MAX_HEAD_FIELDS: Final = 100
+# What a connection may keep of a request while it waits for the next: browsers send less, and ten
+# thousand connections times 64 KB, kept twice, would be a gigabyte.
+MAX_KEPT_HEAD_BYTES: Final = 4 * 1024
 ARRIVAL_SECONDS: Final = 10.0
 # A close with unread bytes resets the connection, and the client may never see why:
 # what it still sends is read for so long, and ignored.
@@ -112,7 +115,7 @@ class ClientConnection(HttpToolsProtocol):
         self._was_refused = request_was_refused
         self._phase = Phase.IDLE
         self._refusal: Refusal | None = None
-        self._head_bytes = 0  # of its fields
+        self._head_bytes = 0  # of its fields; then of the target as well
         self._head_wire_bytes = 0  # of the reads in which it did not end
         self._hosts = 0
         self._body_bytes = 0
@@ -243,6 +246,7 @@ class ClientConnection(HttpToolsProtocol):
         if self._hosts != 1:
             self._reject(BAD_HOST)
         self._phase = Phase.BODY
+        self._head_bytes += len(target)
         self._body_bytes = 0
         scope = self.scope
         scope["method"] = method.decode("ascii")
@@ -285,6 +289,8 @@ class ClientConnection(HttpToolsProtocol):
             if self._phase is not Phase.IDLE and not self.pipeline:
                 self._expect_more()
         else:
+            if self._head_bytes > MAX_KEPT_HEAD_BYTES and self._phase is Phase.IDLE:
+                self._forget_request()
             self._idle_since = self.loop.time()
             if self.timeout_keep_alive_task is None:
                 self._close_when_idle_after(self.timeout_keep_alive)
@@ -298,6 +304,12 @@ class ClientConnection(HttpToolsProtocol):
         task.add_done_callback(self.tasks.discard)
 
     # Connections that wait for another request
+
+    def _forget_request(self) -> None:
+        self.fields = None
+        self.url = b""
+        self.headers = []
+        self.scope.update(headers=self.headers, raw_path=b"", path="")
 
     def _close_when_idle_after(self, seconds: float) -> None:
         # One timer for the connection's life, set anew when it fires too early, costs less than

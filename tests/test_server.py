@@ -8,7 +8,7 @@ import os
 import signal
 import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -433,6 +433,21 @@ async def test_workers_end_with_their_parent(imgproxy: FakeImgproxy) -> None:
 
 
 # The operator's port
+
+
+async def test_connections_that_wait_for_a_request_keep_no_large_one(
+    imgproxy: FakeImgproxy,
+) -> None:
+    sent = request(TARGET + b"a" * 15_000, b"A: " + b"b" * 60_000)
+    async with running_proxy(imgproxy.port) as proxy, AsyncExitStack() as stack:
+        before = proxy.memory_bytes()
+        for _ in range(400):
+            wire = await stack.enter_async_context(connected(proxy.port))
+            wire.send(sent)
+            assert (await wire.answer()).status == 200
+        grown = proxy.memory_bytes() - before
+
+    assert grown < 400 * 75_000  # kept, it would be 160,000 each; the first request takes 5 MB
 
 
 async def test_refused_requests_are_counted_and_so_many_of_them_logged(
