@@ -307,9 +307,9 @@ class ClientConnection(HttpToolsProtocol):
 
     def _forget_request(self) -> None:
         self.fields = None
-        self.url = b""
-        self.headers = []
-        self.scope.update(headers=self.headers, raw_path=b"", path="")
+        self.url = self.scope["raw_path"] = b""
+        self.headers = self.scope["headers"] = []
+        self.scope["path"] = ""
 
     def _close_when_idle_after(self, seconds: float) -> None:
         # One timer for the connection's life, set anew when it fires too early, costs less than
