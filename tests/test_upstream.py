@@ -17,7 +17,8 @@ from imgproxy_cache.errors import (
     UpstreamTimedOut,
     UpstreamUnreachable,
 )
-from imgproxy_cache.upstream import Connection, Exchange, Upstream
+from imgproxy_cache.upstream import Exchange, Upstream
+from imgproxy_cache.upstream.connection import Connection
 from tests.servers.upstreams import (
     STORABLE,
     End,
