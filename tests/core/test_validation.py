@@ -122,6 +122,18 @@ VARYING = replace(KEPT, fields=(*KEPT.fields, (b"Vary", b"Accept")))
         pytest.param(KEPT, [ETAG, (b"Vary", b"Accept")], False, id="varies by now"),
         pytest.param(VARYING, [ETAG, (b"Vary", b"DPR")], False, id="varies by something else"),
         pytest.param(VARYING, [ETAG, (b"Vary", b"*")], False, id="varies by anything"),
+        pytest.param(
+            replace(KEPT, fields=((b"Vary", b"DPR"), (b"Vary", b"Width"))),
+            [ETAG, (b"Vary", b"Width, DPR")],
+            True,
+            id="varied by two fields, in two lines",
+        ),
+        pytest.param(
+            replace(KEPT, fields=((b"Vary", b"DPR, Width"),)),
+            [ETAG, (b"Vary", b"DPR"), (b"Vary", b"Width")],
+            True,
+            id="varies by two fields, in two lines",
+        ),
         pytest.param(KEPT, [ETAG, (b"Vary", b"Accept-Encoding")], True, id="varies by nothing"),
     ],
 )
