@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import resource
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Generator
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -61,7 +61,7 @@ class DiskTier:
             folder, self._counts, max_bytes=queue_bytes, max_items=queue_items
         )
         self._files = OpenFiles(max_files=max_open, head_at=head_at, close=reading.close_file)
-        self._count_steps: Iterator[None] | None = None
+        self._count_steps: Generator[None] | None = None
         self._said_at = -SAY_SECONDS
 
     @property
@@ -191,6 +191,11 @@ class DiskTier:
             self._count_steps = None
             raise
 
+    def _stop_counting(self) -> None:
+        steps, self._count_steps = self._count_steps, None
+        if steps is not None:
+            steps.close()
+
     async def look(self) -> None:
         """Now and then tell the other workers what was used, and see what they have put."""
         while True:
@@ -208,10 +213,11 @@ class DiskTier:
         self._folder.room.look()
 
     async def close(self) -> None:
-        with suppress(TimeoutError):
+        with suppress(OSError, FolderError):
             async with asyncio.timeout(CLOSE_SECONDS):
                 await self.settle()
                 await self.tell()
+                await self._writing.run(self._stop_counting)
         for task in self._reads.values():
             task.cancel()
         self._writing.close()

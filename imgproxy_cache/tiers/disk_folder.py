@@ -25,7 +25,7 @@ import os
 import secrets
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from hashlib import sha256
@@ -123,7 +123,7 @@ class DiskFolder:
         size = size_on_disk(sum(map(len, parts)))
         if size > self._largest:
             return False
-        self.room.make_for(size)
+        self.room.make_for(size)  # before the disk is full
         with self._temporary() as (path, descriptor):
             _write_all(descriptor, parts)
             self._install(path, key, size)
@@ -143,7 +143,6 @@ class DiskFolder:
                 return False
         if _key_of(kept) != key or size > self._largest:
             return False
-        self.room.make_for(size)
         os.utime(path)
         try:
             self._install(path, key, size)
@@ -168,7 +167,7 @@ class DiskFolder:
         with suppress(FileNotFoundError, NotADirectoryError):
             os.utime(self._path(key), follow_symlinks=False)
 
-    def count(self) -> Iterator[None]:
+    def count(self) -> Generator[None]:
         """
         Look through everything, in steps; remove what is too much, or was left behind.
 
@@ -197,7 +196,7 @@ class DiskFolder:
     def _install(self, path: Path, key: TierKey, size: int) -> None:
         """Give a file its name here, in the place of what has that."""
         target = self._path(key)
-        with self.room.locked() as totals:
+        with self.room.locked_for(size) as totals:
             remove_unless_folder(target.parent)
             target.parent.mkdir(mode=0o700, exist_ok=True)
             before = _file_size(target)

@@ -17,7 +17,7 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,6 +69,16 @@ class Room:
             finally:
                 self.bytes, self.items = totals.bytes, totals.items
 
+    @contextmanager
+    def locked_for(self, size: int) -> Iterator[Totals]:
+        """With room for one more file, for which nobody else can take it."""
+        while True:
+            with self.locked() as totals:
+                if self._has_room(totals, size, 1):
+                    yield totals
+                    return
+            self.make_for(size)
+
     def look(self) -> None:
         """See how much there is now."""
         with self.locked():
@@ -79,7 +89,7 @@ class Room:
         while self._evict(size, 1):
             pass
 
-    def count(self) -> Iterator[None]:
+    def count(self) -> Generator[None]:
         """Look through everything, in steps, and remove what is too much."""
         for number in range(FOLDERS):
             with self.locked() as totals:
@@ -90,20 +100,25 @@ class Room:
 
     def _evict(self, more_bytes: int, more_items: int) -> bool:
         """Remove some, if there is no room for so much more: whether that was so."""
-        max_bytes, max_items = self.max_bytes - more_bytes, self.max_items - more_items
         with self.locked() as totals:
-            if totals.bytes <= max_bytes and totals.items <= max_items:
+            if self._has_room(totals, more_bytes, more_items):
                 return False
             sample = self._sample(totals)
-            max_bytes -= self.max_bytes // SPARE_SHARE
-            max_items -= self.max_items // SPARE_SHARE
+            more_bytes += self.max_bytes // SPARE_SHARE // BLOCK_BYTES * BLOCK_BYTES
+            more_items += self.max_items // SPARE_SHARE
             for used in sample[: max(1, len(sample) // SAMPLE_SHARE)]:
-                if totals.bytes <= max_bytes and totals.items <= max_items:
+                if self._has_room(totals, more_bytes, more_items):
                     break
                 self._file(used).unlink(missing_ok=True)
                 totals.add(used.folder, -used.size, -1)
                 self.evictions += 1
             return True
+
+    def _has_room(self, totals: Totals, more_bytes: int, more_items: int) -> bool:
+        return (
+            totals.bytes + more_bytes <= self.max_bytes
+            and totals.items + more_items <= self.max_items
+        )
 
     def _sample(self, totals: Totals) -> list[_Used]:
         """

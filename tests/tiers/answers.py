@@ -1,6 +1,5 @@
 """Answers to keep."""
 
-from dataclasses import replace
 from hashlib import sha256
 
 from imgproxy_cache.core.kept import KeptAnswer, Lifetimes, Selection
@@ -35,7 +34,3 @@ def answer(
         etag=b'W/"source-%d"' % number,
         lifetimes=lifetimes,
     )
-
-
-def with_body(kept: KeptAnswer, body: bytes) -> KeptAnswer:
-    return replace(kept, body=body, content_sha256=sha256(body).hexdigest())
