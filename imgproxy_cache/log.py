@@ -36,6 +36,9 @@ and, where there is a sentence for people, `message`.  The events:
 ``spool.quarantined``  a file of the spool is damaged, or the store will not have it
 ``spool.failed``       nothing goes into the spool from now on, and why
 ``spool.recovered``    the spool takes images again
+``disk.failed``        nothing is kept on disk from now on, and why; what is there is still given
+``disk.recovered``     images are kept on disk again
+``disk.damaged``       a file there was not what was written: removed, a miss (one a minute)
 =====================  =========================================================
 
 No line holds a secret: targets come without their query, settings without values.

@@ -166,7 +166,7 @@ class DiskTier:
         if time - self._said_at >= SAY_SECONDS:
             self._said_at = time
             message = f"a file was not what was written, and is removed: {failure}"
-            log.warning("disk_tier.damaged", message=message, files=self._counts.broken)
+            log.warning("disk.damaged", message=message, files=self._counts.broken)
 
     async def count(self) -> None:
         """Look through everything, at half speed: a start does not wait for it."""

@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from functools import partial
 
 from imgproxy_cache.core.kept import TierKey
 from imgproxy_cache.errors import KeptFileError
@@ -41,25 +40,21 @@ class DiskReading:
         """
         if self._hanging >= READERS:
             raise TimeoutError
-        reading = self._threads.submit(self._open_file, key)
-        try:
-            async with asyncio.timeout(self._read_seconds):
-                return await asyncio.shield(asyncio.wrap_future(reading))
-        except TimeoutError:
+        loop = asyncio.get_running_loop()
+        reading = loop.run_in_executor(self._threads, self._open_file, key)
+        done, _ = await asyncio.wait((reading,), timeout=self._read_seconds)
+        if not done:
             self._hanging += 1
-            reading.add_done_callback(partial(self._ended, asyncio.get_running_loop()))
-            raise
+            reading.add_done_callback(self._came_back)
+            raise TimeoutError
+        return reading.result()
 
-    def _ended(self, loop: asyncio.AbstractEventLoop, reading: Future[OpenFile | None]) -> None:
-        """One that was no longer waited for.  In its thread."""
+    def _came_back(self, reading: asyncio.Future[OpenFile | None]) -> None:
+        """One that nobody waits for any more."""
+        self._hanging -= 1
         with suppress(OSError, KeptFileError):
             if (file := reading.result()) is not None:
                 os.close(file.descriptor)
-        with suppress(RuntimeError):  # the loop is closed
-            loop.call_soon_threadsafe(self._came_back)
-
-    def _came_back(self) -> None:
-        self._hanging -= 1
 
     def close_file(self, descriptor: int) -> None:
         self._threads.submit(os.close, descriptor)

@@ -97,13 +97,13 @@ class DiskWriting:
         self._retry_at = asyncio.get_running_loop().time() + RETRY_SECONDS
         if self.problem is None:
             message = f"{failure}: answers on disk are still given, new ones not kept"
-            log.error("disk_tier.failed", message=message, problem=str(failure))
+            log.error("disk.failed", message=message, problem=str(failure))
         self.problem = str(failure)
 
     def _recovered(self) -> None:
         if self.problem is not None:
             self.problem = None
-            log.info("disk_tier.recovered", message="answers are kept on disk again")
+            log.info("disk.recovered", message="answers are kept on disk again")
 
     def close(self) -> None:
         """What hangs is not waited for."""

@@ -140,7 +140,7 @@ async def test_a_damaged_file_is_a_miss_and_said_once(tmp_path: Path) -> None:
         with capture_logs() as logs:
             assert await got(tier, 0, 1, 0) == [None, None, None]
         assert (tier.counts.broken, tier.counts.misses, tier.counts.items) == (2, 3, 0)
-        assert [log["event"] for log in logs] == ["disk_tier.damaged"]
+        assert [log["event"] for log in logs] == ["disk.damaged"]
         await put(tier, 0)
         assert await tier.get(KEY) == answer()
 
@@ -299,7 +299,7 @@ async def test_a_disk_that_fails_takes_nothing_and_goes_on_giving(
             assert await got(tier, *range(6)) == [answer(0), *[None] * 5]
             folder.error = 0
             await until_taken(tier, 6)
-        assert [log["event"] for log in logs] == ["disk_tier.failed", "disk_tier.recovered"]
+        assert [log["event"] for log in logs] == ["disk.failed", "disk_tier.recovered"]
         assert await got(tier, 0, 6) == [answer(0), answer(6)]
         assert tier.counts.errors >= 1
 
@@ -351,7 +351,7 @@ async def test_a_folder_that_is_not_ours_keeps_nobody_from_serving(tmp_path: Pat
     async with disk_tier(disk_folder(root)) as tier:
         with capture_logs() as logs:
             await put(tier, 0)
-        assert [log["event"] for log in logs] == ["disk_tier.failed"]
+        assert [log["event"] for log in logs] == ["disk.failed"]
         assert "set CACHE_DISK_DIR to a folder" in (tier.problem or "")
         assert await tier.get(KEY) is None
         root.unlink()
