@@ -299,7 +299,7 @@ async def test_a_disk_that_fails_takes_nothing_and_goes_on_giving(
             assert await got(tier, *range(6)) == [answer(0), *[None] * 5]
             folder.error = 0
             await until_taken(tier, 6)
-        assert [log["event"] for log in logs] == ["disk.failed", "disk_tier.recovered"]
+        assert [log["event"] for log in logs] == ["disk.failed", "disk.recovered"]
         assert await got(tier, 0, 6) == [answer(0), answer(6)]
         assert tier.counts.errors >= 1
 
