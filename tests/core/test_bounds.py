@@ -11,6 +11,7 @@ from imgproxy_cache.core.freshness import read_cache_control
 from imgproxy_cache.core.headers import connection_options
 from imgproxy_cache.core.imgproxy_path import PathRules, read_path
 from imgproxy_cache.core.sharing import sharing_by_fields
+from imgproxy_cache.core.variants import named_fields
 
 VALUES = 20
 MOST_BYTES_KEPT = 400_000
@@ -30,6 +31,10 @@ def _read_accept(number: int) -> None:
     sharing_by_fields([(b"accept", accept)], cookie_passthrough=False)
 
 
+def _read_vary(number: int) -> None:
+    named_fields(b"a%d" % number * 20_000)
+
+
 def _read_cache_control(number: int) -> None:
     read_cache_control(b'a="%b", max-age=%d' % (b"b" * 60_000, number))
 
@@ -41,6 +46,7 @@ def _read_cache_control(number: int) -> None:
         pytest.param(_read_connection, id="Connection"),
         pytest.param(_read_accept, id="Accept"),
         pytest.param(_read_cache_control, id="Cache-Control"),
+        pytest.param(_read_vary, id="Vary"),
     ],
 )
 def test_long_values_are_not_remembered(read: Callable[[int], None]) -> None:

@@ -311,6 +311,12 @@ def test_no_date_is_no_condition(value: bytes) -> None:
         pytest.param(
             without(b"Last-Modified"), b"Tue, 14 Nov 2023 22:13:09 GMT", 200, id="before Date"
         ),
+        pytest.param(
+            dated(b"Date", A_SECOND_LATER, without(b"Last-Modified")),
+            A_SECOND_LATER,
+            304,
+            id="Date long before it arrived",
+        ),
         pytest.param(dated(b"Last-Modified", b"foo"), MADE, 304, id="of one that is no date"),
         pytest.param(
             without(b"Date", without(b"Last-Modified")),

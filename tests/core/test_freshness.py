@@ -201,6 +201,7 @@ def kept_until(*headers: tuple[bytes, bytes]) -> tuple[float, float, float] | No
             id="s-maxage before the windows",
         ),
         pytest.param(b"max-age=60, immutable", (60, 90, 660), id="immutable"),
+        pytest.param(b"max-age=1", (1, 31, 601), id="for a second"),
         pytest.param(b"stale-while-revalidate=60, stale-if-error=60", None, id="windows alone"),
         pytest.param(b"public", None, id="no lifetime"),
         pytest.param(b"", None, id="nothing"),
