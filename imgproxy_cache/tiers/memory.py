@@ -83,8 +83,8 @@ class MemoryTier:
     A :class:`~imgproxy_cache.tiers.Tier` that answers at once: `find` is for hits that shall
     cost next to nothing, `get` for everybody else.
 
-    `max_bytes` is for all that the entries take in memory, within some percent; with 0 the
-    tier is empty for ever.
+    `max_bytes` is for all that the entries take in memory, within some percent (resident it is a
+    sixth more: the allocator's gaps); with 0 the tier is empty for ever.
     """
 
     def __init__(self, *, max_bytes: int, max_items: int, head_at: HeadAt) -> None:
