@@ -63,7 +63,7 @@ def lifetimes(
     Source: RFC 9111 section 4.2, RFC 5861
     """
     cache_control = read_cache_control(fields.get(b"cache-control", b""))
-    seconds = freshness_by(cache_control, fields, received_at)
+    seconds = freshness(cache_control, fields, received_at)
     if cache_control.forbids_storing or seconds is None or seconds <= 0:
         return None
     fresh_until = received_at + seconds
@@ -98,25 +98,20 @@ def time_to_live(lifetimes: Lifetimes, now: float) -> int:
     return floor(lifetimes.fresh_until - max(now, lifetimes.received_at))
 
 
-def freshness(fields: Mapping[bytes, bytes], now: float) -> float | None:
+def freshness(
+    cache_control: CacheControl, fields: Mapping[bytes, bytes], now: float
+) -> float | None:
     """
     Seconds for which an answer that came in at `now` stays fresh; None if it does not say.
 
-    `fields` are by lower-case name, repeated ones joined by commas.  `s-maxage`
-    before `max-age` before `Expires`, less `Age`.  Zero and below is stale.
-    `Date` is what `Expires` counts from, and says nothing of the age: imgproxy
-    dates what it has just made, and an older date would only measure how two
-    clocks differ.
+    `fields` are by lower-case name, repeated ones joined by commas, and
+    `cache_control` is read of them.  `s-maxage` before `max-age` before
+    `Expires`, less `Age`.  Zero and below is stale.  `Date` is what `Expires`
+    counts from, and says nothing of the age: imgproxy dates what it has just
+    made, and an older date would only measure how two clocks differ.
 
     Source: RFC 9111 sections 4.2.1 and 4.2.3
     """
-    return freshness_by(read_cache_control(fields.get(b"cache-control", b"")), fields, now)
-
-
-def freshness_by(
-    cache_control: CacheControl, fields: Mapping[bytes, bytes], now: float
-) -> float | None:
-    """:func:`freshness` of an answer of which the `Cache-Control` field has been read."""
     lifetime: float | None = cache_control.lifetime
     if lifetime is None:
         if b"expires" not in fields:

@@ -12,7 +12,7 @@ from enum import StrEnum
 from functools import lru_cache
 from hmac import compare_digest
 
-from imgproxy_cache.core.freshness import freshness_by, read_cache_control
+from imgproxy_cache.core.freshness import freshness, read_cache_control
 from imgproxy_cache.core.headers import Headers
 from imgproxy_cache.core.imgproxy_path import (
     ImgproxyPath,
@@ -206,7 +206,7 @@ def _why_not_by_lifetime(
     rules: StorageRules, fields: Mapping[bytes, bytes], now: float, *, least_seconds: int
 ) -> NotStored | None:
     cache_control = read_cache_control(fields.get(b"cache-control", b""))
-    seconds = freshness_by(cache_control, fields, now)
+    seconds = freshness(cache_control, fields, now)
     if cache_control.forbids_storing or seconds is None or seconds <= 0:
         return NotStored.CACHE_CONTROL
     if seconds < least_seconds:
