@@ -5,7 +5,6 @@ A client reads the head of an answer and counts its body; one answer costs it ab
 """
 
 import asyncio
-import itertools
 import re
 import time
 from collections import Counter
@@ -165,10 +164,12 @@ async def asking_at_rate(
         tally.statuses[status] += 1
         tally.seconds.append(time.monotonic() - client.asked_at)
         idle.append(client)
+        if asking.done() and len(idle) == len(clients):
+            tally.finished.set()
 
-    async def ask(clients: list[Client]) -> None:
+    async def ask() -> None:
         started = time.monotonic()
-        for number in itertools.count():
+        for number, target in enumerate(targets):
             await asyncio.sleep(started + number / per_second - time.monotonic())
             client = idle.pop() if idle else None
             if client is not None and client.is_lost:
@@ -177,12 +178,12 @@ async def asking_at_rate(
             if client is None:
                 client = await _connected(port, was_answered)
                 clients.append(client)
-            client.ask(next(targets))
+            client.ask(target)
             if len(clients) - len(idle) > MOST_WAITING:
                 raise UnexpectedAnswerError(f"{MOST_WAITING} clients wait: {per_second}/s is more")
 
     async with _closing() as clients:
-        asking = asyncio.create_task(ask(clients))
+        asking = asyncio.create_task(ask())
         try:
             yield tally
             if asking.done():

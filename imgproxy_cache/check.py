@@ -1,5 +1,6 @@
 """`imgproxy-cache check`: whether a set-up works, told without serving anybody."""
 
+import asyncio
 import os
 import secrets
 import time
@@ -89,7 +90,7 @@ async def _check_probe(store: Store) -> AsyncIterator[Finding]:
         content_disposition=None,
         at=time.time(),
     )
-    written = await _try("write", store, store.put(key, probe))
+    written = await _try("write", store, asyncio.to_thread(store.put, key, probe))
     yield written
     if written.is_good:
         yield await _try("read", store, _read(store, key, probe))

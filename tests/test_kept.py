@@ -179,10 +179,12 @@ async def test_what_is_read_from_the_spool_takes_no_more_than_half_of_the_memory
     async with uploading(spool=root, concurrency=8, max_bytes=1600, is_open=False) as setup:
         await setup.until(lambda: setup.uploads.waiting == 20)
         await setup.until(lambda: setup.store.at_once > 0)
-        await setup.settle()
-        assert setup.uploads.queue_bytes <= 1600 // 2 + 300, "400 bytes and their description"
         setup.store.gate.set()
-        await setup.until(lambda: len(setup.store.images) == 20)
+        most = 0
+        while len(setup.store.images) < 20:
+            most = max(most, setup.uploads.queue_bytes)
+            await asyncio.sleep(0)
+    assert 400 < most <= 1600 // 2 + 300, "400 bytes and their description"
 
 
 @pytest.mark.parametrize(
@@ -317,7 +319,7 @@ async def test_a_stop_in_the_middle_of_hanging_uploads_leaves_all_of_them_in_the
     async with uploading(spool=root, is_open=False, max_items=300, max_bytes=MANY) as setup:
         for number in range(200):
             setup.uploads.offer(numbered(number))
-        assert await setup.drain(0.2) == 0
+        assert await setup.drain(1) == 0
     assert files(root) == 200
 
 

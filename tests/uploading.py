@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -38,7 +39,7 @@ class GatedStore:
 
     place: str = PLACE
     images: dict[Key, Image] = field(default_factory=dict)
-    gate: asyncio.Event = field(default_factory=asyncio.Event)
+    gate: threading.Event = field(default_factory=threading.Event)
     failure: Exception | None = None
     poisoned: dict[Key, Exception] = field(default_factory=dict)
     """Keys that alone fail."""
@@ -46,15 +47,17 @@ class GatedStore:
     at_once: int = 0
     most_at_once: int = 0
     keys_at_once: set[Key] = field(default_factory=set)
+    _counting: threading.Lock = field(default_factory=threading.Lock)
 
-    async def create(self, key: Key, image: Image) -> bool:
-        self.asked.append(key)
-        self.at_once += 1
-        self.most_at_once = max(self.at_once, self.most_at_once)
-        assert key not in self.keys_at_once, "one upload at a time for each key"
-        self.keys_at_once.add(key)
+    def create(self, key: Key, image: Image) -> bool:
+        with self._counting:
+            self.asked.append(key)
+            self.at_once += 1
+            self.most_at_once = max(self.at_once, self.most_at_once)
+            assert key not in self.keys_at_once, "one upload at a time for each key"
+            self.keys_at_once.add(key)
         try:
-            await self.gate.wait()
+            self.gate.wait()
             failure = self.poisoned.get(key) or self.failure
             if failure is not None:
                 raise failure
@@ -63,13 +66,14 @@ class GatedStore:
             self.images[key] = image
             return True
         finally:
-            self.at_once -= 1
-            self.keys_at_once.discard(key)
+            with self._counting:
+                self.at_once -= 1
+                self.keys_at_once.discard(key)
 
-    async def put(self, key: Key, image: Image) -> None:
+    def put(self, key: Key, image: Image) -> None:
         self.images[key] = image
 
-    async def find(self, key: Key) -> StoredObject | None:
+    def find(self, key: Key) -> StoredObject | None:
         image = self.images[key]
         return StoredObject(len(image.body), None, image.content_sha256, image.stored_at)
 
@@ -142,11 +146,11 @@ class Setup:
     store: GatedStore
     recorded: Recorded
     uploads: Uploads
+    concurrency: int
 
     async def settle(self) -> None:
         """Until the uploads that can run wait at the gate."""
-        for _ in range(20):
-            await asyncio.sleep(0)
+        await self.until(lambda: self.store.at_once == min(self.concurrency, self.uploads.waiting))
 
     async def until(self, is_so: Callable[[], bool]) -> None:
         async with asyncio.timeout(SECONDS):
@@ -172,27 +176,28 @@ async def uploading(
     spool: Path | Callable[[], Spool] | None = None,
     limits: SpoolLimits = SpoolLimits(10**9, 10**6, 10**9),  # noqa: B008
     is_lasting: bool = True,
-    upload_seconds: float = SECONDS,
     now: Callable[[], float] = lambda: NOW,
     jitter: Callable[[], float] = random,
 ) -> AsyncIterator[Setup]:
     store, recorded = GatedStore(), Recorded()
     if is_open:
         store.gate.set()
-    async with Uploads(
-        store,
-        recorded,
-        concurrency=concurrency,
-        max_items=max_items,
-        max_bytes=max_bytes,
-        open_spool=_opener(spool) if isinstance(spool, Path) else spool,
-        spool_limits=limits,
-        spool_is_lasting=is_lasting,
-        upload_seconds=upload_seconds,
-        now=now,
-        jitter=jitter,
-    ) as uploads:
-        yield Setup(store, recorded, uploads)
+    try:
+        async with Uploads(
+            store,
+            recorded,
+            concurrency=concurrency,
+            max_items=max_items,
+            max_bytes=max_bytes,
+            open_spool=_opener(spool) if isinstance(spool, Path) else spool,
+            spool_limits=limits,
+            spool_is_lasting=is_lasting,
+            now=now,
+            jitter=jitter,
+        ) as uploads:
+            yield Setup(store, recorded, uploads, concurrency)
+    finally:
+        store.gate.set()  # else their threads would wait there for ever
 
 
 def _opener(root: Path) -> Callable[[], Spool]:

@@ -10,19 +10,17 @@ import os
 import re
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import asdict
 from hashlib import sha256
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import BinaryIO
 
 from imgproxy_cache.core.image import Image, StoredObject
 from imgproxy_cache.core.key import Key
 from imgproxy_cache.core.location import FolderLocation
 from imgproxy_cache.errors import StoreError
-
-T = TypeVar("T")
 
 _KEY = re.compile(r"[0-9a-f]{32}")
 # A writer that died left its temporary file; no living one takes an hour for one image.
@@ -49,26 +47,30 @@ class FolderStore:
     def place(self) -> str:
         return str(self._location)
 
-    async def put(self, key: Key, image: Image) -> None:
-        await self._in_thread(f"put {key}", lambda: self._put(_file_name(key), image))
+    def put(self, key: Key, image: Image) -> None:
+        with self._told(f"put {key}"):
+            self._put(_file_name(key), image)
 
-    async def create(self, key: Key, image: Image) -> bool:
-        return await self._in_thread(
-            f"put {key}", lambda: self._put(_file_name(key), image, is_new=True)
-        )
+    def create(self, key: Key, image: Image) -> bool:
+        with self._told(f"put {key}"):
+            return self._put(_file_name(key), image, is_new=True)
 
-    async def find(self, key: Key) -> StoredObject | None:
-        return await self._in_thread(f"find {key}", lambda: self._find(_file_name(key)))
+    def find(self, key: Key) -> StoredObject | None:
+        with self._told(f"find {key}"):
+            return self._find(_file_name(key))
 
     async def get(self, key: Key) -> Image | None:
-        return await self._in_thread(f"get {key}", lambda: self._get(_file_name(key)))
+        with self._told(f"get {key}"):
+            return await asyncio.to_thread(self._get, _file_name(key))
 
     async def delete(self, key: Key) -> None:
-        await self._in_thread(f"delete {key}", lambda: self._delete(_file_name(key)))
+        with self._told(f"delete {key}"):
+            await asyncio.to_thread(self._delete, _file_name(key))
 
     async def check(self) -> None:
         """Writes and removes a small file."""
-        await self._in_thread("check", self._check)
+        with self._told("check"):
+            await asyncio.to_thread(self._check)
 
     def _put(self, name: str, image: Image, *, is_new: bool = False) -> bool:
         """Whether it was written: not where a new one is asked for and there is a picture."""
@@ -164,9 +166,11 @@ class FolderStore:
                 if time.time() - path.lstat().st_mtime > ORPHAN_SECONDS:
                     path.unlink(missing_ok=True)
 
-    async def _in_thread(self, operation: str, work: Callable[[], T]) -> T:
+    @contextmanager
+    def _told(self, operation: str) -> Iterator[None]:
+        """What fails is a failure of the store."""
         try:
-            return await asyncio.to_thread(work)
+            yield
         except (OSError, ValueError) as exc:
             raise _store_error(exc, operation, self._location) from exc
 

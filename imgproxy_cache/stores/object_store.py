@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
+from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 from urllib.parse import quote, urlsplit
 
 import obstore
@@ -29,7 +30,7 @@ from imgproxy_cache.stores.failures import (
 
 if TYPE_CHECKING:
     from obstore import Attributes
-    from obstore.store import ClientConfig
+    from obstore.store import ClientConfig, S3Credential
 
     from imgproxy_cache.stores.credentials import AwsCredentials
 
@@ -38,6 +39,8 @@ Client = S3Store | GCSStore | AzureStore
 # Shorter than the idle limit of any store we know (5 seconds with versitygw and azurite): nothing
 # is tried twice here, so a connection that the other side is about to close must not be used.
 POOL_IDLE = timedelta(seconds=4)
+# What has a shorter time-out: a store that hangs is asked again soon after it is back.
+SMALL_BYTES = 512 * 1024
 CHECK_SECONDS = 5.0
 
 # Fields of Image kept as metadata.  Azure wants names that C# would take: `path_sha256`.
@@ -49,8 +52,9 @@ _FILENAME = re.compile(r'(inline|attachment); filename="(.*)"')
 class ObjectStore:
     """The :class:`~imgproxy_cache.stores.Store` in a bucket: one object for each image."""
 
-    def __init__(self, client: Client, location: ObjectLocation) -> None:
+    def __init__(self, client: Client, client_for_small: Client, location: ObjectLocation) -> None:
         self._client = client
+        self._client_for_small = client_for_small
         self._location = location
         self._has_conditional_writes = True
         is_azure = isinstance(location, AzureLocation)
@@ -62,52 +66,49 @@ class ObjectStore:
     def place(self) -> str:
         return str(self._location)
 
-    async def put(self, key: Key, image: Image) -> None:
+    def put(self, key: Key, image: Image) -> None:
         name = object_name(self._location.folder, key)
         try:
-            await obstore.put_async(
-                self._client,
-                name,
-                image.body,
-                attributes=self._attributes(image),
-                use_multipart=False,
-            )
+            self._put(name, image, "overwrite")
         except Exception as exc:
             raise self._error(exc, f"put {name}") from exc
 
-    async def create(self, key: Key, image: Image) -> bool:
+    def create(self, key: Key, image: Image) -> bool:
         if not self._has_conditional_writes:
-            return await self._create_after_a_look(key, image)
+            return self._create_after_a_look(key, image)
         name = object_name(self._location.folder, key)
         try:
-            await obstore.put_async(
-                self._client,
-                name,
-                image.body,
-                attributes=self._attributes(image),
-                mode="create",
-                use_multipart=False,
-            )
+            self._put(name, image, "create")
         except AlreadyExistsError:
             return False
         except Exception as exc:
             if not lacks_conditional_writes(exc):
                 raise self._error(exc, f"put {name}") from exc
             self._has_conditional_writes = False
-            return await self._create_after_a_look(key, image)
+            return self._create_after_a_look(key, image)
         return True
 
-    async def _create_after_a_look(self, key: Key, image: Image) -> bool:
-        if await self.find(key) is not None:
+    def _put(self, name: str, image: Image, mode: Literal["create", "overwrite"]) -> None:
+        obstore.put(
+            self._client if len(image.body) > SMALL_BYTES else self._client_for_small,
+            name,
+            image.body,
+            attributes=self._attributes(image),
+            mode=mode,
+            use_multipart=False,
+        )
+
+    def _create_after_a_look(self, key: Key, image: Image) -> bool:
+        if self.find(key) is not None:
             return False
-        await self.put(key, image)
+        self.put(key, image)
         return True
 
-    async def find(self, key: Key) -> StoredObject | None:
+    def find(self, key: Key) -> StoredObject | None:
         name = object_name(self._location.folder, key)
         try:
             # obstore's `head` leaves the metadata out.
-            found = await obstore.get_async(self._client, name, options={"head": True})
+            found = obstore.get(self._client_for_small, name, options={"head": True})
         except FileNotFoundError as exc:
             if is_missing_key(exc):
                 return None
@@ -159,10 +160,12 @@ class ObjectStore:
             attributes["Content-Disposition"] = _ascii_disposition(image.content_disposition)
         for field, name in self._metadata:
             attributes[name] = getattr(image, field)
-        for name, value in attributes.items():
-            # obstore panics at such a value, and prints the panic.
-            if not (value.isascii() and value.isprintable()):
-                raise ValueError(f"{name} holds what a header cannot: {value!a}")
+        # obstore panics at such a value, and prints the panic.
+        if not _fits_a_header("".join(attributes.values())):
+            name, value = next(
+                (name, value) for name, value in attributes.items() if not _fits_a_header(value)
+            )
+            raise ValueError(f"{name} holds what a header cannot: {value!a}")
         return attributes
 
     def _image(self, body: bytes, attributes: Attributes) -> Image:
@@ -189,11 +192,13 @@ async def open_object_store(
     *,
     connect_timeout_seconds: float = 5,
     timeout_seconds: float = 60,
+    small_timeout_seconds: float = 10,
 ) -> AsyncIterator[ObjectStore]:
     """
-    A client for the location; GCS and Azure find their credentials in their own variables.
+    A store at the location; GCS and Azure find their credentials in their own variables.
 
-    `timeout_seconds` is for a whole request, the image included.  Nothing is dialled yet.
+    `timeout_seconds` is for a whole request, the image included, and the other for putting one
+    of up to :data:`SMALL_BYTES`.  Nothing is dialled yet.
     """
     client_options: ClientConfig = {
         "connect_timeout": timedelta(seconds=connect_timeout_seconds),
@@ -202,25 +207,49 @@ async def open_object_store(
         "user_agent": "imgproxy-cache",
     }
     try:
-        match location:
-            case S3Location():
-                client: Client = await _s3_client(location, client_options)
-            case GcsLocation():
-                client = _gcs_client(location, client_options)
-            case AzureLocation():
-                client = _azure_client(location, client_options)
+        open_client = await _opener(location)
+        client = open_client(client_options)
+        client_options["timeout"] = timedelta(seconds=small_timeout_seconds)
+        client_for_small = open_client(client_options)
     except StoreError:
         raise
     except Exception as exc:
         raise store_error(exc, "open", location) from exc
-    yield ObjectStore(client, location)
+    yield ObjectStore(client, client_for_small, location)
 
 
-async def _s3_client(location: S3Location, client_options: ClientConfig) -> S3Store:
+async def _opener(location: ObjectLocation) -> Callable[[ClientConfig], Client]:
+    match location:
+        case S3Location():
+            return await _s3_opener(location)
+        case GcsLocation():
+            return partial(_gcs_client, location)
+        case AzureLocation():
+            return partial(_azure_client, location)
+
+
+async def _s3_opener(location: S3Location) -> Callable[[ClientConfig], S3Store]:
     credentials = await asyncio.to_thread(_aws_credentials)
-    client_options["allow_http"] = location.endpoint.startswith("http://")
+    certificates = None
     if credentials.ca_bundle:
-        client_options["root_certificate"] = _certificates(credentials.ca_bundle, location)
+        certificates = _certificates(credentials.ca_bundle, location)
+    return partial(
+        _s3_client,
+        location,
+        certificates,
+        _for_any_thread(credentials, asyncio.get_running_loop()),
+    )
+
+
+def _s3_client(
+    location: S3Location,
+    certificates: bytes | None,
+    credentials: Callable[[], S3Credential],
+    client_options: ClientConfig,
+) -> S3Store:
+    client_options["allow_http"] = location.endpoint.startswith("http://")
+    if certificates is not None:
+        client_options["root_certificate"] = certificates
     return S3Store(
         location.bucket,
         # Twice, and signing on: obstore reads variables of its own, which would go first.
@@ -236,6 +265,21 @@ async def _s3_client(location: S3Location, client_options: ClientConfig) -> S3St
         retry_config={"max_retries": 0},
         credential_provider=credentials,
     )
+
+
+def _for_any_thread(
+    credentials: AwsCredentials, loop: asyncio.AbstractEventLoop
+) -> Callable[[], S3Credential]:
+    """
+    The credentials for the thread that needs them, which waits while the event loop finds them.
+
+    obstore asks an asynchronous provider from within an event loop only.
+    """
+
+    def ask() -> S3Credential:
+        return asyncio.run_coroutine_threadsafe(credentials(), loop).result()
+
+    return ask
 
 
 def _nobody_listens_to(endpoint: str) -> bool:
@@ -284,6 +328,10 @@ def _azure_client(location: AzureLocation, client_options: ClientConfig) -> Azur
     return AzureStore(
         location.container, client_options=client_options, retry_config={"max_retries": 0}
     )
+
+
+def _fits_a_header(value: str) -> bool:
+    return value.isascii() and value.isprintable()
 
 
 def _ascii_disposition(value: str) -> str:

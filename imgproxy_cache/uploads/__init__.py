@@ -34,8 +34,6 @@ from imgproxy_cache.uploads.uploader import Uploader
 
 log = structlog.get_logger()
 
-# An upload that takes longer has failed: a store that hangs is asked again soon after it is back.
-UPLOAD_SECONDS = 10.0
 TICK_SECONDS = 1.0
 ADOPT_SECONDS = 5.0
 # Writing what waits into the spool is worth more than being in time by so much.
@@ -63,7 +61,6 @@ class Uploads:
         open_spool: Callable[[], Spool] | None = None,
         spool_limits: SpoolLimits | None = None,
         spool_is_lasting: bool = False,
-        upload_seconds: float = UPLOAD_SECONDS,
         now: Callable[[], float] = time.time,
         jitter: Callable[[], float] = random,
         info_log: Callable[..., None] | None = None,
@@ -76,7 +73,6 @@ class Uploads:
             concurrency=concurrency,
             max_items=max_items,
             max_bytes=max_bytes,
-            upload_seconds=upload_seconds,
             now=now,
             jitter=jitter,
             info_log=info_log,
@@ -191,7 +187,7 @@ class Uploads:
                 await asyncio.wait_for(self._uploader.ended.wait(), min(left, LAST_PROBE_SECONDS))
         self._is_closed = self._uploader.is_closed = True
         await self._flush(deadline)
-        await self._uploader.stop()
+        self._uploader.stop()
         return self._abandon()
 
     async def __aenter__(self) -> Self:
@@ -275,7 +271,6 @@ class Uploads:
     async def _tick(self) -> None:
         next_adoption = 0.0
         while True:
-            self._uploader.deadlines.end_overdue()
             if self.spool is not None:
                 if time.monotonic() >= next_adoption:
                     await self.adopt()
@@ -294,7 +289,6 @@ class Uploads:
             size=file.size,
             upload=None,
             file=file,
-            was_in_spool=True,
         )
         self._events.adopted(file.size, self._uploader.age(pending))
         self._wait(pending)

@@ -23,13 +23,15 @@ class Dedup:
     usual case one request in all.  Where there is an object already, its hash
     decides.  What was stored in the last minute is not asked for again, which is
     what a page with many visitors and a broken cache would do.
+
+    To be called from many threads, by one at a time for each key.
     """
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self._recent: OrderedDict[Key, tuple[str, float]] = OrderedDict()
 
-    async def put(self, key: Key, image: Image, now: float) -> bool:
+    def put(self, key: Key, image: Image, now: float) -> bool:
         """
         Have the store keep the image; False if it had the same already.
 
@@ -43,15 +45,15 @@ class Dedup:
         if was_recent == image.content_sha256:
             return False
         if was_recent is not None:
-            await self._store.put(key, image)
-        elif not await self._store.create(key, image):
-            found = await self._store.find(key)
+            self._store.put(key, image)
+        elif not self._store.create(key, image):
+            found = self._store.find(key)
             if found is not None and _is_same(found, image):
                 self._remember(key, image)
                 return False
             if found is not None and _is_late(image, found, now):
                 return False
-            await self._store.put(key, image)
+            self._store.put(key, image)
         self._remember(key, image)
         return True
 
@@ -62,8 +64,9 @@ class Dedup:
         return content_sha256
 
     def _remember(self, key: Key, image: Image) -> None:
+        # Each of these steps is one for other threads too.
+        self._recent.pop(key, None)
         self._recent[key] = (image.content_sha256, time.monotonic())
-        self._recent.move_to_end(key)
         if len(self._recent) > RECENT_ITEMS:
             self._recent.popitem(last=False)
 

@@ -62,8 +62,9 @@ class Outages:
     def may_ask(self) -> bool:
         return self._breaker.may_ask(time.monotonic())
 
-    def told_nothing(self, *, was_probe: bool) -> None:
-        self._breaker.told_nothing(was_probe=was_probe)
+    def probe_told_nothing(self) -> None:
+        """The probe has ended, if it did not tell before."""
+        self._breaker.told_nothing(was_probe=True)
 
     def ask_now(self) -> None:
         self._breaker.ask_now()

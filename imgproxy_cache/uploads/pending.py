@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from functools import partial
+import threading
+from dataclasses import dataclass
 from hashlib import sha256
 
-from imgproxy_cache.core.image import Image, image_from_answer, time_in_words
+from imgproxy_cache.core.image import Image, time_in_words
 from imgproxy_cache.core.key import Key
 from imgproxy_cache.core.printable import printable_target
 from imgproxy_cache.core.spool_file import SpooledImage
 from imgproxy_cache.uploads.spool_folder import SpoolFile
 
-# Joining and hashing takes 1 ms a megabyte: smaller ones are done in the event loop, where they
-# cost less than the way to a thread and back (0.1 ms) and stall nobody.
+# Hashing takes 1 ms a megabyte: the event loop does it for small images at most.
 INLINE_BYTES = 256 * 1024
+# A large image is joined by one thread at a time: until its chunks have gone, it is there twice.
+_joining = threading.Lock()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Upload:
-    """A whole image as it came from imgproxy; `path` is the raw one, without its query."""
+    """
+    A whole image as it came from imgproxy; `path` is the raw one, without its query.
+
+    Joined and hashed once, by the thread that needs it first.
+    """
 
     key: Key
     path: bytes
@@ -29,6 +33,27 @@ class Upload:
     content_type: str
     cache_control: str | None
     content_disposition: str | None
+    content_sha256: str = ""
+
+    def whole(self) -> tuple[bytes, str]:
+        """
+        The image and its SHA-256; about 1 ms a megabyte, when it is called first.
+
+        Two threads that are first at once do the same twice, and no harm.
+        """
+        if self.size > INLINE_BYTES:
+            with _joining:
+                return self._whole()
+        return self._whole()
+
+    def _whole(self) -> tuple[bytes, str]:
+        chunks = self.chunks
+        body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        self.chunks = (body,)
+        del chunks
+        if not self.content_sha256:
+            self.content_sha256 = sha256(body).hexdigest()
+        return body, self.content_sha256
 
 
 @dataclass(slots=True, eq=False)
@@ -50,10 +75,10 @@ class Pending:
     strikes: int = 0
     """Failures while the store took other images."""
     successes_seen: int = -1
-    was_in_spool: bool = False
-    """Found there, or released: its bytes have to be read."""
     was_read: bool = False
     """Its bytes were read from the spool, for the upload that is under way."""
+    is_probe: bool = False
+    """On its way to see whether the store is back."""
     is_done: bool = False
     path: bytes = b""
     """Empty for an image that was found in the spool and not read yet."""
@@ -75,41 +100,24 @@ class Pending:
             and self.content_sha256 == sha256(b"".join(upload.chunks)).hexdigest()
         )
 
-    def spool_form(self) -> Callable[[], tuple[SpooledImage, bytes]]:
-        """
-        What the spool's thread calls for the contents of its file.
 
-        The bytes are taken hold of now: the upload may end before the thread begins.
-        """
-        upload = self.upload
-        if upload is None:
-            raise AssertionError("an image that is only in the spool is not written there")
-        return partial(_spooled_image, upload, self.accepted_at)
-
-    def image(self) -> Image:
-        """Joins and hashes what is in memory: about 1 ms a megabyte."""
-        upload = self.upload
-        if upload is None:
-            raise AssertionError("an image that is only in the spool has to be read first")
-        image = image_from_answer(
-            path=upload.path,
-            body=b"".join(upload.chunks),
-            content_type=upload.content_type,
-            cache_control=upload.cache_control,
-            content_disposition=upload.content_disposition,
-            at=self.accepted_at,
-        )
-        self.content_sha256 = image.content_sha256
-        return image
-
-    def keep_joined(self, body: bytes) -> None:
-        """Let the chunks go that `body` was joined from: a large image is in memory once."""
-        if self.upload is not None:
-            self.upload = replace(self.upload, chunks=(body,))
+def image_from_upload(upload: Upload, accepted_at: float) -> Image:
+    """The image to store."""
+    body, content_sha256 = upload.whole()
+    return Image(
+        body=body,
+        content_type=upload.content_type,
+        cache_control=upload.cache_control,
+        content_disposition=upload.content_disposition,
+        path_sha256=sha256(upload.path).hexdigest(),
+        content_sha256=content_sha256,
+        stored_at=time_in_words(int(accepted_at)),
+    )
 
 
-def _spooled_image(upload: Upload, accepted_at: float) -> tuple[SpooledImage, bytes]:
-    body = b"".join(upload.chunks)
+def spooled_from_upload(upload: Upload, accepted_at: float) -> tuple[SpooledImage, bytes]:
+    """The contents of the file that keeps the image."""
+    body, content_sha256 = upload.whole()
     spooled = SpooledImage(
         key=upload.key,
         path=upload.path.decode("ascii"),
@@ -117,7 +125,7 @@ def _spooled_image(upload: Upload, accepted_at: float) -> tuple[SpooledImage, by
         cache_control=upload.cache_control,
         content_disposition=upload.content_disposition,
         size=upload.size,
-        content_sha256=sha256(body).hexdigest(),
+        content_sha256=content_sha256,
         accepted_at=accepted_at,
     )
     return spooled, body

@@ -100,20 +100,6 @@ class Spool:
             raise
         return SpoolFile(Path(path), image.key, len(head) + len(body), image.accepted_at)
 
-    def read(self, file: SpoolFile) -> tuple[SpooledImage, bytes]:
-        """
-        The image of a file.
-
-        Raises:
-            SpoolFileError: it is damaged, or another image's
-        """
-        descriptor = os.open(file.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        with os.fdopen(descriptor, "rb") as opened:
-            image, body = read_spool_file(opened.read())
-        if image.key != file.key:
-            raise SpoolFileError("its name is another image's")
-        return image, body
-
     def remove(self, file: SpoolFile) -> None:
         """
         Forget an image that the store has.
@@ -165,6 +151,21 @@ class Spool:
             return (self._store_folder / RETRY).stat().st_mtime
         except OSError:
             return 0.0
+
+
+def read_spooled(file: SpoolFile) -> tuple[SpooledImage, bytes]:
+    """
+    The image of a file.
+
+    Raises:
+        SpoolFileError: it is damaged, or another image's
+    """
+    descriptor = os.open(file.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    with os.fdopen(descriptor, "rb") as opened:
+        image, body = read_spool_file(opened.read())
+    if image.key != file.key:
+        raise SpoolFileError("its name is another image's")
+    return image, body
 
 
 def _write_all(descriptor: int, content: bytes) -> None:

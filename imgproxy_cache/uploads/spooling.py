@@ -17,9 +17,8 @@ from typing import TypeVar
 
 import structlog
 
-from imgproxy_cache.core.spool_file import SpooledImage
 from imgproxy_cache.errors import SpoolError
-from imgproxy_cache.uploads.pending import Pending
+from imgproxy_cache.uploads.pending import Pending, Upload, spooled_from_upload
 from imgproxy_cache.uploads.spool import Spool
 from imgproxy_cache.uploads.spool_folder import SpoolFile
 
@@ -107,9 +106,6 @@ class Spooling:
         with suppress(OSError):  # what stays is found stored after the next start
             await self._with_spool(lambda spool: spool.remove(file))
 
-    async def read(self, file: SpoolFile) -> tuple[SpooledImage, bytes]:
-        return await self._with_spool(lambda spool: spool.read(file))
-
     async def quarantine(self, file: SpoolFile, reason: str) -> None:
         self.count(file, -1)
         with suppress(OSError):
@@ -155,39 +151,44 @@ class Spooling:
             batch = self._batch()
             if not batch:
                 return False
-            forms = [image.spool_form() for image in batch]
             files: list[SpoolFile] = []
             failure: Exception | None
             try:
                 files, failure = await self._with_spool(
-                    lambda spool: spool.write([form() for form in forms])
+                    lambda spool: spool.write(
+                        [spooled_from_upload(upload, image.accepted_at) for image, upload in batch]
+                    )
                 )
             except (OSError, SpoolError) as exc:
                 failure = exc
-            for image, file in zip(batch, files, strict=False):
+            for (image, _), file in zip(batch, files, strict=False):
                 self.count(file)
                 image.file = file
                 self._spooled(image)
-            self._waiting.extendleft(reversed(batch[len(files) :]))
+            self._waiting.extendleft(image for image, _ in reversed(batch[len(files) :]))
             self._set_problem(None if failure is None else str(failure))
             if isinstance(failure, FileNotFoundError):
                 await self._in_thread(self._close_spool)  # somebody has removed the folder
             return bool(files)
 
-    def _batch(self) -> list[Pending]:
-        """The next images that are due, that are not stored yet, and for which there is room."""
+    def _batch(self) -> list[tuple[Pending, Upload]]:
+        """
+        The next images that are due, that are not stored yet, and for which there is room.
+
+        Their bytes are taken hold of: the upload may end before the thread begins.
+        """
         now = asyncio.get_running_loop().time()
-        batch: list[Pending] = []
+        batch: list[tuple[Pending, Upload]] = []
         size = 0
         while self._waiting and len(batch) < BATCH_FILES and size < BATCH_BYTES:
             image = self._waiting[0]
-            if not image.is_done and image.size <= self.limits.max_bytes:
+            if image.upload is not None and image.size <= self.limits.max_bytes:
                 if image.due_at > now and not self.is_hurried:
                     break
                 if self._is_full(size + image.size + HEAD_BYTES, len(batch) + 1):
                     self._set_problem(FULL)
                     break
-                batch.append(image)
+                batch.append((image, image.upload))
                 size += image.size + HEAD_BYTES
             self._waiting.popleft()
         return batch

@@ -12,38 +12,54 @@ import asyncio
 import time
 from collections.abc import Callable, Coroutine
 from time import perf_counter
-from typing import Any, cast
+from typing import Any, NamedTuple
 
 import structlog
 
 from imgproxy_cache.core.breaker import OF_THE_IMAGE, Permission, delay_seconds
 from imgproxy_cache.core.image import Image
-from imgproxy_cache.errors import SpoolError, SpoolFileError, StoreError
+from imgproxy_cache.errors import SpoolFileError, StoreError
 from imgproxy_cache.stores import Store
-from imgproxy_cache.uploads.deadlines import Deadlines
 from imgproxy_cache.uploads.dedup import Dedup
 from imgproxy_cache.uploads.events import UploadEvents
 from imgproxy_cache.uploads.outages import Outages
-from imgproxy_cache.uploads.pending import INLINE_BYTES, Pending, image_from_spool
+from imgproxy_cache.uploads.pending import Pending, image_from_spool, image_from_upload
+from imgproxy_cache.uploads.spool import read_spooled
+from imgproxy_cache.uploads.spool_folder import SpoolFile
 from imgproxy_cache.uploads.spooling import Spooling
+from imgproxy_cache.uploads.threads import Threads
 from imgproxy_cache.uploads.waiting import Waiting
 
 log = structlog.get_logger()
 
-UPLOAD_BYTES_PER_SECOND = 256 * 1024
+# Uploads begin, and are seen to have ended, so often: at 500 a second ten at a time, for a
+# fraction of what each alone would cost.
+TURN_SECONDS = 0.02
+# What threads may have before them, to be busy until the next turn; and no more than a share of
+# what may be in memory at all, because memory that is on its way is not given up.
+GIVEN_AHEAD = 128
+GIVEN_SHARE = 4
 # An image that the store refuses so often while it takes others is set aside ...
 MAX_STRIKES = 6
 # ... but not for what is never the image's fault.
 OF_THE_STORE = frozenset({"busy", "timeout", "unreachable", "tls", "clock", "bucket", "region"})
 
 
+class Stored(NamedTuple):
+    """How many bytes, whether the store did not have them before, how long that took."""
+
+    size: int
+    is_new: bool
+    seconds: float
+
+
 class Uploader:
     """
-    The tasks that store what waits.
+    Stores what waits.
 
-    A task lives while there is something to upload, so that none can be missing later.
-    `upload_seconds` are for an upload of no bytes; memory is given up when more than half of
-    `max_items` or `max_bytes` is taken, and the spool has the image.
+    Attempts are made in threads; what follows from them is decided in the event loop.  Memory is
+    given up when more than half of `max_items` or `max_bytes` is taken, and the spool has the
+    image.
     """
 
     def __init__(
@@ -54,7 +70,6 @@ class Uploader:
         concurrency: int,
         max_items: int,
         max_bytes: int,
-        upload_seconds: float,
         now: Callable[[], float],
         jitter: Callable[[], float],
         info_log: Callable[..., None] | None,
@@ -62,7 +77,6 @@ class Uploader:
         self.spool: Spooling | None = None
         self.waiting = Waiting()
         self.outages = Outages(self.levels, jitter)
-        self.deadlines = Deadlines()
         self.ended = asyncio.Event()
         """An attempt, or a write into the spool."""
         self.attempts = 0
@@ -71,16 +85,18 @@ class Uploader:
         self._place = store.place
         self._dedup = Dedup(store)
         self._events = events
-        self._concurrency = concurrency
         self._max_items = max_items
         self._max_bytes = max_bytes
-        self._upload_seconds = upload_seconds
         self._now = now
         self._jitter = jitter
         self._info_log = info_log or log.info  # of what every image pays for
         self._successes = 0
-        self._joining = asyncio.Lock()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._concurrency = concurrency
+        self._most_given = concurrency + min(GIVEN_AHEAD, max_items // GIVEN_SHARE)
+        self._most_bytes_given = max_bytes // GIVEN_SHARE
+        self._threads = Threads(self._attempt, concurrency)
+        self._turn: asyncio.TimerHandle | None = None
+        self._is_halted = False
         self._side_tasks: set[asyncio.Task[None]] = set()
         bucket = store.place.partition("://")[2].partition("/")[0]
         self._bucket = bucket or store.place
@@ -92,96 +108,118 @@ class Uploader:
         oldest = self.waiting.oldest
         return self.age(oldest) if oldest is not None else 0.0
 
-    async def stop(self) -> None:
-        """End what is under way."""
-        for task in (tasks := tuple(self._tasks)):
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+    def stop(self) -> None:
+        """Want to know nothing more of what is under way."""
+        if self._turn is not None:
+            self._turn.cancel()
+        self._threads.close()
 
     async def settle(self) -> None:
         """Wait until the files of what is stored are removed."""
         await asyncio.gather(*self._side_tasks)
 
     def start(self) -> None:
-        """One task more, if there may be something for it to do."""
-        if len(self._tasks) < self._concurrency and not self.is_closed and self.outages.may_ask():
-            task = asyncio.create_task(self._work())
-            self._tasks.add(task)
+        """Attempts to store what waits, with the next turn."""
+        if self._turn is None and not self.is_closed:
+            loop = asyncio.get_running_loop()
+            self._turn = loop.call_later(TURN_SECONDS, self._take_turn)
 
-    async def _work(self) -> None:
-        try:
-            while (pending := self.waiting.next()) is not None and not self._must_wait(pending):
-                permission = self.outages.permission()
-                if permission is Permission.NO:
-                    break
-                await self._upload(pending, was_probe=permission is Permission.AS_PROBE)
-        finally:
-            # No await since nothing was found: whatever is offered from now on starts a task.
-            self._tasks.discard(cast(asyncio.Task[None], asyncio.current_task()))
+    def _take_turn(self) -> None:
+        """See what came of attempts, and have others made."""
+        self._turn = None
+        for ended, outcome in self._threads.ended():
+            self._attempted(ended, outcome)
+        self._is_halted = False
+        while not self.is_closed and (pending := self._next()) is not None:
+            permission = self.outages.permission()
+            if permission is Permission.NO:
+                break
+            self.waiting.take(pending)
+            pending.is_probe = permission is Permission.AS_PROBE
+            self._threads.give(pending)
+        self._threads.wake()
+        if self.waiting.on_their_way:
+            self.start()
 
-    def _must_wait(self, pending: Pending) -> bool:
-        """What is read from the spool gets no more than half of the memory, but at least a turn."""
-        return (
-            pending.upload is None
-            and self.waiting.on_their_way > 0
-            and self.waiting.bytes + pending.size > self._max_bytes // 2
+    def _next(self) -> Pending | None:
+        """What may be given to the threads."""
+        waiting = self.waiting
+        given = waiting.on_their_way
+        if given >= self._most_given or (
+            given >= self._concurrency and waiting.bytes_on_their_way >= self._most_bytes_given
+        ):
+            return None
+        pending = waiting.next()
+        # What is read from the spool gets no more than half of the memory, but at least a turn.
+        must_wait = (
+            pending is not None
+            and pending.upload is None
+            and given > 0
+            and waiting.bytes + pending.size > self._max_bytes // 2
         )
+        return None if must_wait else pending
 
-    async def _upload(self, pending: Pending, *, was_probe: bool) -> None:
-        """One attempt, and what follows from it."""
-        self.waiting.take(pending)
-        pending.attempts += 1
+    def _attempt(self, pending: Pending) -> tuple[Pending, Stored | Exception | None]:
+        """In a thread: what came of it; None if it was not begun."""
+        if self._is_halted or (self.outages.is_open and not pending.is_probe):
+            return pending, None
         try:
-            image = await self._image(pending)
-        except SpoolFileError as exc:
-            await self._quarantine(pending, str(exc))
-        except FileNotFoundError:  # an operator removed it
-            self.finish(pending)
-        except (OSError, SpoolError) as exc:
-            self._try_later(pending, self._error(pending, exc, "look at CACHE_SPOOL_DIR", "disk"))
-        else:
-            await self._store(pending, image, was_probe=was_probe)
-            was_probe = False
-        finally:
-            self.outages.told_nothing(was_probe=was_probe)
-            self.waiting.arrived(pending)
-            self.attempts += 1
-            self.ended.set()
-            if pending.was_in_spool:
-                self.start()  # memory that others waited for may be free
-
-    async def _image(self, pending: Pending) -> Image:
-        if pending.upload is None and pending.file is not None and self.spool is not None:
-            spooled, body = await self.spool.read(pending.file)
-            pending.content_sha256 = spooled.content_sha256
-            pending.path = spooled.path.encode("ascii")
-            return image_from_spool(spooled, body)
-        if pending.size <= INLINE_BYTES:
-            return pending.image()
-        # One at a time: until its chunks have gone, an image is in memory twice.
-        async with self._joining:
-            image = await asyncio.to_thread(pending.image)
-            pending.keep_joined(image.body)
-        return image
-
-    async def _store(self, pending: Pending, image: Image, *, was_probe: bool) -> None:
-        started = perf_counter()
-        seconds = self._upload_seconds + pending.size / UPLOAD_BYTES_PER_SECOND
-        try:
-            is_new = await self.deadlines.within(
-                seconds, self._dedup.put(pending.key, image, self._now())
+            upload = pending.upload
+            image = (
+                _read(pending) if upload is None else image_from_upload(upload, pending.accepted_at)
             )
+            began = perf_counter()
+            is_new = self._dedup.put(pending.key, image, self._now())
+            return pending, Stored(len(image.body), is_new, perf_counter() - began)
         except StoreError as exc:
-            await self._failed(pending, exc, was_probe=was_probe)
-        except TimeoutError:
-            error = self._error(pending, f"no answer in {seconds:.0f} s", "is it down?", "timeout")
-            await self._failed(pending, error, was_probe=was_probe)
+            # Nothing else is begun until it is clear whether the store is down.
+            self._is_halted = True
+            return pending, exc
         except Exception as exc:
-            hint = "this is a bug in imgproxy-cache: please report it"
-            error = self._error(pending, f"{type(exc).__name__}: {exc}", hint, "bug")
-            await self._failed(pending, error, was_probe=was_probe)
+            return pending, exc
+
+    def _attempted(self, pending: Pending, outcome: Stored | Exception | None) -> None:
+        """What follows."""
+        was_probe, pending.is_probe = pending.is_probe, False
+        try:
+            if outcome is None:
+                self._not_begun(pending)
+                return
+            pending.attempts += 1
+            self.attempts += 1
+            if isinstance(outcome, Stored):
+                self._succeeded(pending, outcome)
+            else:
+                self._not_stored(pending, outcome, was_probe=was_probe)
+        finally:
+            if was_probe:
+                self.outages.probe_told_nothing()
+            self.waiting.arrived(pending)
+            self.ended.set()
+
+    def _not_begun(self, pending: Pending) -> None:
+        if self.waiting.is_superseded(pending):
+            self.supersede(pending)
         else:
-            self._succeeded(pending, len(image.body), perf_counter() - started, is_new=is_new)
+            self.waiting.put_back(pending, pending.accepted_at)
+            self._release_if_needed(pending)
+
+    def _not_stored(self, pending: Pending, failure: Exception, *, was_probe: bool) -> None:
+        match failure:
+            case StoreError():
+                self._failed(pending, failure, was_probe=was_probe)
+            case SpoolFileError():
+                self._quarantine(pending, str(failure))
+            case FileNotFoundError():  # an operator removed it
+                self.finish(pending)
+            case OSError():
+                error = self._error(pending, failure, "look at CACHE_SPOOL_DIR", "disk")
+                self._try_later(pending, error)
+            case _:
+                cause = f"{type(failure).__name__}: {failure}"
+                hint = "this is a bug in imgproxy-cache: please report it"
+                error = self._error(pending, cause, hint, "bug")
+                self._failed(pending, error, was_probe=was_probe)
 
     def _error(self, pending: Pending, cause: Exception | str, hint: str, kind: str) -> StoreError:
         return StoreError(
@@ -192,7 +230,8 @@ class Uploader:
             kind=kind,
         )
 
-    def _succeeded(self, pending: Pending, size: int, seconds: float, *, is_new: bool) -> None:
+    def _succeeded(self, pending: Pending, stored: Stored) -> None:
+        size, is_new, seconds = stored
         self._successes += 1
         if self.outages.succeeded():
             self._store_recovered()
@@ -214,7 +253,7 @@ class Uploader:
             log.debug("upload.unchanged", path=pending.printable_path, key=pending.key)
         self.finish(pending)
 
-    async def _failed(self, pending: Pending, error: StoreError, *, was_probe: bool) -> None:
+    def _failed(self, pending: Pending, error: StoreError, *, was_probe: bool) -> None:
         if self.outages.failed(error, was_probe=was_probe):
             self._store_failed()
         if self.waiting.is_superseded(pending):
@@ -226,7 +265,7 @@ class Uploader:
             pending.strikes += 1
         pending.successes_seen = self._successes
         if pending.strikes >= MAX_STRIKES:
-            await self._give_up(pending, error)
+            self._give_up(pending, error)
         else:
             self._try_later(pending, error)
 
@@ -250,7 +289,7 @@ class Uploader:
             self.waiting.put_back(pending, pending.accepted_at)
             self.start()
 
-    async def _give_up(self, pending: Pending, error: StoreError) -> None:
+    def _give_up(self, pending: Pending, error: StoreError) -> None:
         """The store takes others and not this one."""
         log.error(
             "upload.failed",
@@ -268,15 +307,23 @@ class Uploader:
             self._events.failed(pending.size, error.kind)
             self.finish(pending)
         else:
-            await self._quarantine(pending, str(error))
+            self._quarantine(pending, str(error))
 
-    async def _quarantine(self, pending: Pending, reason: str) -> None:
+    def _quarantine(self, pending: Pending, reason: str) -> None:
         file, pending.file = pending.file, None
         if file is not None and self.spool is not None:
             self._events.quarantined(pending.size)
             log.error("spool.quarantined", file=file.path.name, message=reason)
-            await self.spool.quarantine(file, reason)
+            self._aside(self._set_aside(self.spool, file, pending, reason))
+        else:
+            self.finish(pending)
+
+    async def _set_aside(
+        self, spool: Spooling, file: SpoolFile, pending: Pending, reason: str
+    ) -> None:
+        await spool.quarantine(file, reason)
         self.finish(pending)
+        self.ended.set()
 
     def supersede(self, pending: Pending) -> None:
         """A newer image of its key has taken its place."""
@@ -313,7 +360,6 @@ class Uploader:
         is_filling = waiting.bytes > self._max_bytes // 2 or waiting.items > self._max_items // 2
         if pending.file is not None and (self.outages.is_open or is_filling):
             waiting.release(pending)
-            pending.was_in_spool = True
 
     def _store_failed(self) -> None:
         if self.spool is not None:
@@ -325,8 +371,7 @@ class Uploader:
     def _store_recovered(self) -> None:
         if self.spool is not None:
             self.spool.is_hurried = self.is_closed
-        for _ in range(self._concurrency):
-            self.start()
+        self.start()
 
     def try_now(self) -> None:
         """Ask a store that is down without further delay."""
@@ -346,3 +391,13 @@ class Uploader:
             "spool_bytes": self.spool.bytes if self.spool else 0,
             "oldest_seconds": round(self.oldest_seconds, 1),
         }
+
+
+def _read(pending: Pending) -> Image:
+    """What is only in the spool; and what is told of it later."""
+    if pending.file is None:
+        raise AssertionError("an image is in memory or in the spool")
+    spooled, body = read_spooled(pending.file)
+    pending.content_sha256 = spooled.content_sha256
+    pending.path = spooled.path.encode("ascii")
+    return image_from_spool(spooled, body)

@@ -25,6 +25,7 @@ class Waiting:
         self.items = 0
         """Images whose bytes are in memory."""
         self.bytes = 0
+        self.bytes_on_their_way = 0
         self._ready: _Heap = []
         self._by_age: _Heap = []
         self._numbers = count()
@@ -86,6 +87,7 @@ class Waiting:
         """It is on its way: `pending` is what :meth:`next` returned."""
         heappop(self._ready)
         self._on_their_way[pending.key] = pending
+        self.bytes_on_their_way += pending.size
         pending.was_read = pending.upload is None
         if pending.was_read:
             self.bytes += pending.size
@@ -93,6 +95,7 @@ class Waiting:
     def arrived(self, pending: Pending) -> None:
         """It is not on its way any more, wherever that ended; another of its key may go."""
         del self._on_their_way[pending.key]
+        self.bytes_on_their_way -= pending.size
         if pending.was_read:
             pending.was_read = False
             self.bytes -= pending.size
@@ -114,6 +117,7 @@ class Waiting:
     def release(self, pending: Pending) -> None:
         """Give up the memory of an image."""
         if pending.upload is not None:
+            pending.content_sha256 = pending.upload.content_sha256
             pending.upload = None
             self.items -= 1
             self.bytes -= pending.size

@@ -12,13 +12,13 @@ import pytest
 
 from imgproxy_cache.core.key import Key
 from imgproxy_cache.private_folder import store_folder
-from imgproxy_cache.uploads.spool import open_spool
+from imgproxy_cache.uploads.spool import open_spool, read_spooled
 from imgproxy_cache.uploads.spool_folder import quarantined
 from tests.spooled import spooled
 
 PROGRAM = """
 import os, pathlib, sys
-from imgproxy_cache.uploads.spool import open_spool
+from imgproxy_cache.uploads.spool import open_spool, read_spooled
 from tests.spooled import spooled
 
 def say(what, key):
@@ -83,7 +83,7 @@ def recovered(root: Path) -> set[Key]:
     spool = open_spool(root, "s3://images", sync=True)
     found = set()
     for file in spool.adopt():
-        image, body = spool.read(file)
+        image, body = read_spooled(file)
         assert body == bytes([IMAGES[image.key]]) * 20_000
         found.add(image.key)
     folder = store_folder(root, "s3://images")

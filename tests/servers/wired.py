@@ -40,20 +40,20 @@ class MemoryStore:
 
     def __init__(self) -> None:
         self.images: dict[str, Image] = {}
-        self._changed = asyncio.Condition()
+        self._changed = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
 
-    async def put(self, key: Key, image: Image) -> None:
+    def put(self, key: Key, image: Image) -> None:
         self.images[key] = image
-        async with self._changed:
-            self._changed.notify_all()
+        self._loop.call_soon_threadsafe(self._changed.set)
 
-    async def create(self, key: Key, image: Image) -> bool:
+    def create(self, key: Key, image: Image) -> bool:
         is_new = key not in self.images
         if is_new:
-            await self.put(key, image)
+            self.put(key, image)
         return is_new
 
-    async def find(self, key: Key) -> StoredObject | None:
+    def find(self, key: Key) -> StoredObject | None:
         image = self.images.get(key)
         if image is None:
             return None
@@ -70,8 +70,10 @@ class MemoryStore:
 
     async def until_stored(self, key: str) -> Image:
         """The image under the key, as soon as it is there."""
-        async with asyncio.timeout(STORE_SECONDS), self._changed:
-            await self._changed.wait_for(lambda: key in self.images)
+        async with asyncio.timeout(STORE_SECONDS):
+            while key not in self.images:
+                self._changed.clear()
+                await self._changed.wait()
         return self.images[key]
 
 

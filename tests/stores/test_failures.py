@@ -1,5 +1,6 @@
 """Failures that a real store shows only on a bad day, as a server on loopback acts them."""
 
+import asyncio
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -142,7 +143,7 @@ async def test_what_the_store_says_becomes_cause_hint_and_kind(
     with answering(status, body) as endpoint:
         async with open_store(S3Location("images", "", endpoint, "auto")) as store:
             with pytest.raises(StoreError) as caught:
-                await store.put(KEY, PICTURE)
+                await asyncio.to_thread(store.put, KEY, PICTURE)
     error = caught.value
     assert (error.kind, error.cause, error.hint) == (kind, cause.format(endpoint=endpoint), hint)
     assert error.operation == f"put {KEY}"

@@ -1,5 +1,6 @@
 """S3 as operators meet it: what is in the bucket, and what they read when it does not work."""
 
+import asyncio
 import socket
 import subprocess
 import sys
@@ -40,9 +41,11 @@ def silent_port() -> Iterator[int]:
 
 async def failure_of(location: S3Location, timeout_seconds: float = 5) -> StoreError:
     """The one failure that putting, getting and checking all report."""
-    async with open_object_store(location, timeout_seconds=timeout_seconds) as store:
+    async with open_object_store(
+        location, timeout_seconds=timeout_seconds, small_timeout_seconds=timeout_seconds
+    ) as store:
         with pytest.raises(StoreError) as put:
-            await store.put(KEY, picture())
+            await asyncio.to_thread(store.put, KEY, picture())
         with pytest.raises(StoreError) as got:
             await store.get(KEY)
         with pytest.raises(StoreError) as checked:
@@ -55,7 +58,7 @@ async def test_another_client_finds_the_plain_image_with_its_fields(
     s3: S3Server, location: S3Location
 ) -> None:
     async with open_store(location) as store:
-        await store.put(KEY, PICTURE)
+        await asyncio.to_thread(store.put, KEY, PICTURE)
     assert s3.names(location.bucket) == [f"processed/{KEY}"]
     assert s3.read(location.bucket, f"processed/{KEY}") == StoredObject(
         body=PICTURE.body,
@@ -74,7 +77,7 @@ async def test_without_a_folder_the_key_alone_is_the_name(
     s3: S3Server, location: S3Location
 ) -> None:
     async with open_store(replace(location, folder="")) as store:
-        await store.put(KEY, PICTURE)
+        await asyncio.to_thread(store.put, KEY, PICTURE)
         assert await store.get(KEY) == PICTURE
         await store.check()
     assert s3.names(location.bucket) == [KEY]
@@ -120,7 +123,7 @@ async def test_a_name_beyond_ascii_is_stored_in_the_form_for_it(
     s3: S3Server, location: S3Location, value: str, expected: str
 ) -> None:
     async with open_store(location) as store:
-        await store.put(KEY, picture(content_disposition=value))
+        await asyncio.to_thread(store.put, KEY, picture(content_disposition=value))
     found = s3.read(location.bucket, f"processed/{KEY}")
     assert found.content_disposition == expected
 
@@ -129,7 +132,7 @@ async def test_a_name_beyond_ascii_is_stored_in_the_form_for_it(
 async def test_a_value_that_no_header_can_hold_is_refused(location: S3Location, value: str) -> None:
     async with open_store(location) as store:
         with pytest.raises(StoreError, match="what a header cannot"):
-            await store.put(KEY, picture(cache_control=value))
+            await asyncio.to_thread(store.put, KEY, picture(cache_control=value))
         assert await store.get(KEY) is None
 
 
@@ -142,7 +145,7 @@ async def test_only_the_location_says_where_the_bucket_is(
     no_cloud.setenv("AWS_VIRTUAL_HOSTED_STYLE_REQUEST", "true")
     no_cloud.setenv("AWS_BUCKET", "another-bucket")
     async with open_store(location) as store:
-        await store.put(KEY, PICTURE)
+        await asyncio.to_thread(store.put, KEY, PICTURE)
         assert await store.get(KEY) == PICTURE
 
 

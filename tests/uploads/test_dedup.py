@@ -22,15 +22,15 @@ class ScriptedStore:
     asked: list[str] = field(default_factory=list)
     place: str = "s3://images"
 
-    async def create(self, key: Key, image: Image) -> bool:
+    def create(self, key: Key, image: Image) -> bool:
         self.asked.append("create")
         return self.there is None
 
-    async def find(self, key: Key) -> StoredObject | None:
+    def find(self, key: Key) -> StoredObject | None:
         self.asked.append("find")
         return self.there
 
-    async def put(self, key: Key, image: Image) -> None:
+    def put(self, key: Key, image: Image) -> None:
         self.asked.append("put")
 
     async def get(self, key: Key) -> Image | None:
@@ -86,46 +86,46 @@ def found(image: Image, **changed: object) -> StoredObject:
         ),
     ],
 )
-async def test_what_is_asked(there: StoredObject | None, asked: list[str], is_new: bool) -> None:
+def test_what_is_asked(there: StoredObject | None, asked: list[str], is_new: bool) -> None:
     store = ScriptedStore(there)
-    assert await Dedup(store).put(KEY, NEW, NOW) is is_new
+    assert Dedup(store).put(KEY, NEW, NOW) is is_new
     assert store.asked == asked
 
 
-async def test_what_was_stored_in_the_last_minute_is_not_asked_for() -> None:
+def test_what_was_stored_in_the_last_minute_is_not_asked_for() -> None:
     store = ScriptedStore()
     dedup = Dedup(store)
-    assert await dedup.put(KEY, NEW, NOW)
-    assert not await dedup.put(KEY, NEW, NOW)
+    assert dedup.put(KEY, NEW, NOW)
+    assert not dedup.put(KEY, NEW, NOW)
     assert store.asked == ["create"]
 
 
-async def test_an_image_that_changed_within_a_minute_is_put_at_once() -> None:
+def test_an_image_that_changed_within_a_minute_is_put_at_once() -> None:
     store = ScriptedStore()
     dedup = Dedup(store)
-    await dedup.put(KEY, OTHER, NOW)
-    assert await dedup.put(KEY, NEW, NOW)
+    dedup.put(KEY, OTHER, NOW)
+    assert dedup.put(KEY, NEW, NOW)
     assert store.asked == ["create", "put"]
 
 
-async def test_an_image_that_waited_does_not_replace_a_newer_one() -> None:
+def test_an_image_that_waited_does_not_replace_a_newer_one() -> None:
     store = ScriptedStore(found(OTHER, stored_at="2026-02-03T04:30:00Z"))
-    assert not await Dedup(store).put(KEY, NEW, NOW + 3600)
+    assert not Dedup(store).put(KEY, NEW, NOW + 3600)
     assert store.asked == ["create", "find"]
 
 
-async def test_an_image_that_waited_replaces_an_older_one() -> None:
+def test_an_image_that_waited_replaces_an_older_one() -> None:
     store = ScriptedStore(found(OTHER, stored_at="2026-02-03T04:00:00Z"))
-    assert await Dedup(store).put(KEY, NEW, NOW + 3600)
+    assert Dedup(store).put(KEY, NEW, NOW + 3600)
     assert store.asked == ["create", "find", "put"]
 
 
-async def test_no_more_keys_are_remembered_than_agreed() -> None:
+def test_no_more_keys_are_remembered_than_agreed() -> None:
     store = ScriptedStore()
     dedup = Dedup(store)
     for number in range(RECENT_ITEMS + 1):
-        await dedup.put(Key(f"{number:032x}"), NEW, NOW)
+        dedup.put(Key(f"{number:032x}"), NEW, NOW)
     store.asked.clear()
-    await dedup.put(Key(f"{1:032x}"), NEW, NOW)
-    await dedup.put(Key(f"{0:032x}"), NEW, NOW)
+    dedup.put(Key(f"{1:032x}"), NEW, NOW)
+    dedup.put(Key(f"{0:032x}"), NEW, NOW)
     assert store.asked == ["create"], "the first was forgotten, the second not"

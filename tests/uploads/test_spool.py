@@ -11,7 +11,7 @@ import pytest
 
 from imgproxy_cache.errors import SpoolError, SpoolFileError
 from imgproxy_cache.private_folder import store_folder
-from imgproxy_cache.uploads.spool import MOST_QUARANTINED, Spool, open_spool
+from imgproxy_cache.uploads.spool import MOST_QUARANTINED, Spool, open_spool, read_spooled
 from imgproxy_cache.uploads.spool_folder import (
     ask_for_retry,
     notes,
@@ -43,7 +43,7 @@ def test_what_was_written_is_read_and_removed(spool: Spool, root: Path) -> None:
     images = [spooled(1), spooled(2, b"another")]
     files, failure = spool.write(images)
     assert failure is None
-    assert [spool.read(file) for file in files] == images
+    assert [read_spooled(file) for file in files] == images
     assert [file.accepted_at for file in files] == [NOW + 1, NOW + 2]
     assert [file.size for file in files] == [file.path.stat().st_size for file in files]
     assert list(spooled_files(store_folder(root, PLACE))) == files
@@ -110,7 +110,7 @@ def test_a_link_in_place_of_a_file_is_not_followed(spool: Spool, tmp_path: Path)
     file.path.rename(secret)
     file.path.symlink_to(secret)
     with pytest.raises(OSError, match="symbolic") as caught:
-        spool.read(file)
+        read_spooled(file)
     assert caught.value.errno == errno.ELOOP
 
 
@@ -118,7 +118,7 @@ def test_a_file_under_another_images_name_is_refused(spool: Spool) -> None:
     (one, other), _ = spool.write([spooled(1), spooled(2)])
     one.path.replace(other.path)
     with pytest.raises(SpoolFileError, match="its name is another image's"):
-        spool.read(other)
+        read_spooled(other)
 
 
 def test_what_a_process_has_left_is_taken_over_oldest_first(root: Path) -> None:
@@ -127,7 +127,7 @@ def test_what_a_process_has_left_is_taken_over_oldest_first(root: Path) -> None:
     before.close()
     after = open_spool(root, PLACE, sync=True)
     adopted = list(after.adopt())
-    assert [after.read(file) for file in adopted] == [spooled(1), spooled(2), spooled(3)]
+    assert [read_spooled(file) for file in adopted] == [spooled(1), spooled(2), spooled(3)]
     assert list(after.adopt()) == []
     after.close()
 
@@ -137,7 +137,7 @@ def test_what_a_living_process_has_is_left_alone(spool: Spool, root: Path) -> No
     other = open_spool(root, PLACE, sync=True)
     assert list(other.adopt()) == []
     other.close()
-    assert spool.read(files[0]) == spooled()
+    assert read_spooled(files[0]) == spooled()
 
 
 def test_half_written_files_are_removed_and_others_left(root: Path) -> None:
@@ -148,7 +148,7 @@ def test_half_written_files_are_removed_and_others_left(root: Path) -> None:
     stranger.write_text("not ours")
     before.close()
     after = open_spool(root, PLACE, sync=True)
-    assert [after.read(file) for file in after.adopt()] == [spooled()]
+    assert [read_spooled(file) for file in after.adopt()] == [spooled()]
     assert not file.path.with_suffix(".part").exists()
     assert stranger.read_text() == "not ours"
     after.close()
@@ -198,7 +198,7 @@ def test_the_files_of_a_process_that_was_killed_are_taken_over(spool: Spool, roo
         assert list(spool.adopt()) == []
         holder.kill()
         holder.wait(10)
-    assert [spool.read(file) for file in spool.adopt()] == [spooled(n) for n in range(5)]
+    assert [read_spooled(file) for file in spool.adopt()] == [spooled(n) for n in range(5)]
 
 
 def test_of_several_that_take_over_each_file_goes_to_one(root: Path) -> None:
@@ -272,7 +272,7 @@ def test_a_disk_that_takes_no_more_keeps_what_it_took(
     files, failure = spool.write([spooled(1), spooled(2), spooled(3)])
     assert isinstance(failure, OSError)
     assert failure.errno == errno.EIO
-    assert [spool.read(file) for file in files] == [spooled(1)]
+    assert [read_spooled(file) for file in files] == [spooled(1)]
     assert len(names(root)) == 1, "nothing half-written is left"
 
 
@@ -296,7 +296,7 @@ def test_without_syncing_no_fsync_is_paid(root: Path, monkeypatch: pytest.Monkey
     spool = open_spool(root, PLACE, sync=False)
     files, failure = spool.write([spooled(1)])
     assert failure is None
-    assert spool.read(files[0]) == spooled(1)
+    assert read_spooled(files[0]) == spooled(1)
     spool.close()
 
 

@@ -69,14 +69,14 @@ async def test_no_more_than_the_agreed_number_upload_at_once() -> None:
     assert sorted(setup.store.images) == keys(9)
 
 
-async def test_an_image_offered_at_the_moment_a_task_ends_is_stored() -> None:
+async def test_an_image_offered_at_the_moment_the_last_one_is_stored_is_stored() -> None:
     async with uploading(concurrency=1) as setup:
-        for key in keys(50):
+        for key in keys(20):
             assert setup.uploads.offer(upload(key))
             while setup.uploads.queue_items:
                 await asyncio.sleep(0)
         await setup.drain()
-    assert list(setup.store.images) == keys(50)
+    assert list(setup.store.images) == keys(20)
 
 
 async def test_beyond_the_number_of_items_images_are_dropped_and_counted() -> None:
@@ -145,7 +145,6 @@ async def test_a_drain_ends_at_its_deadline_and_says_what_it_left() -> None:
             await setup.settle()
             assert await setup.drain(seconds=0.05) == 5
             assert (setup.uploads.queue_items, setup.uploads.queue_bytes) == (0, 0)
-    assert setup.store.at_once == 0
     assert lines == [
         {
             "event": "upload.abandoned",
@@ -215,17 +214,6 @@ async def test_a_store_that_is_down_is_asked_by_one_probe_and_gets_everything_wh
     assert [line["event"] for line in lines].count("store.recovered") == 1
 
 
-async def test_a_store_that_hangs_is_down_too() -> None:
-    async with uploading(is_open=False, upload_seconds=0.05) as setup:
-        for number in range(5):
-            setup.uploads.offer(numbered(number))
-        await setup.until(lambda: setup.uploads.store_problem is not None)
-        assert "no answer in 0 s" in str(setup.uploads.store_problem)
-        setup.store.gate.set()
-        assert await setup.drain() == 0
-    assert len(setup.store.images) == 5
-
-
 async def test_one_image_that_fails_keeps_no_other_from_being_stored() -> None:
     poison = numbered(0)
     other = StoreError(operation="put", place="s3://images", cause="Odd", hint="", kind="other")
@@ -234,8 +222,8 @@ async def test_one_image_that_fails_keeps_no_other_from_being_stored() -> None:
         setup.uploads.offer(poison)
         for number in range(1, 20):
             setup.uploads.offer(numbered(number))
-        await setup.until(lambda: len(setup.store.images) == 19)
-        assert setup.uploads.waiting == 1
+        await setup.until(lambda: setup.uploads.waiting == 1)
+        assert len(setup.store.images) == 19
         del setup.store.poisoned[poison.key]
         await setup.drain()
     assert setup.recorded.count("stored") == 20
@@ -290,7 +278,8 @@ async def test_a_bug_of_ours_is_named_as_one_and_stops_nothing() -> None:
         setup.store.poisoned[KEY] = ZeroDivisionError("oh")
         setup.uploads.offer(upload())
         setup.uploads.offer(numbered(1))
-        await setup.until(lambda: len(setup.store.images) == 1)
+        await setup.until(lambda: setup.uploads.waiting == 1)
+        assert len(setup.store.images) == 1
         assert ("retried", "bug") in setup.recorded.events
         assert setup.uploads.store_problem is None
         setup.store.poisoned.clear()
