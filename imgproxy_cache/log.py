@@ -181,8 +181,9 @@ class _Lines:
             self._waiting.clear()
             # Nobody reads them any more: to say so would end here again, in every turn of the loop.
             with contextlib.suppress(OSError):
-                for text in _pieces(lines):
-                    sys.stdout.buffer.write(text)
+                text = b"\n".join([*lines, b""])
+                for piece in (text,) if len(text) <= PIPE_BUF else _pieces(lines):
+                    sys.stdout.buffer.write(piece)
                     sys.stdout.buffer.flush()
 
 
