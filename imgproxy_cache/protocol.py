@@ -86,6 +86,9 @@ class Phase(Enum):
     BODY = auto()
 
 
+IDLE, HEAD, BODY = Phase  # as Phase.IDLE each costs 0.1 us on Python 3.11, a dozen times a request
+
+
 class ClientConnection(HttpToolsProtocol):
     """
     One client's connection.
@@ -113,7 +116,7 @@ class ClientConnection(HttpToolsProtocol):
         self._stall_bytes = max(1.0, min_client_bytes_per_second * client_stall_seconds)
         self._was_cut_off = client_was_cut_off
         self._was_refused = request_was_refused
-        self._phase = Phase.IDLE
+        self._phase = IDLE
         self._refusal: Refusal | None = None
         self._head_bytes = 0  # of its fields; then of the target as well
         self._head_wire_bytes = 0  # of the reads in which it did not end
@@ -126,7 +129,7 @@ class ClientConnection(HttpToolsProtocol):
         # For the application: set and read here, and not through methods, on every request.
         self.is_lost = False
         self.on_lost: Callable[[], None] | None = None
-        self._extensions = {"imgproxy_cache": self}
+        self._scope_of_all: dict[str, object] = {}
         self.fields: RequestFields | None = None  # kept here for the application
         self._idle_since = 0.0
         self._answering: RequestResponseCycle
@@ -148,6 +151,17 @@ class ClientConnection(HttpToolsProtocol):
         if self.client is None:  # it has gone already, and its address with it
             transport.abort()
             return
+        self._scope_of_all = {
+            "type": "http",
+            "asgi": {"version": self.asgi_version, "spec_version": "2.3"},
+            "server": self.server,
+            "client": self.client,
+            "scheme": self.scheme,
+            "root_path": "",
+            "query_string": b"",
+            "state": self.app_state,
+            "extensions": {"imgproxy_cache": self},
+        }
         self._expect_more()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -172,20 +186,20 @@ class ClientConnection(HttpToolsProtocol):
         except httptools.HttpParserError:
             self._refuse(self._refusal or BAD_REQUEST)
             return
-        if phase_before is Phase.HEAD and self._phase is Phase.HEAD:
+        if phase_before is HEAD and self._phase is HEAD:
             # One field without an end is in no callback's count.
             self._head_wire_bytes += len(data)
             if self._head_wire_bytes > MAX_TARGET_BYTES + MAX_HEAD_BYTES:
                 self._refuse(HEAD_TOO_LARGE)
                 return
-        elif phase_before is Phase.BODY and self._phase is Phase.BODY:
+        elif phase_before is BODY and self._phase is BODY:
             self._body_bytes += len(data)
             if self._body_bytes > MAX_BODY_WIRE_BYTES:
                 self.transport.abort()
                 return
         if self.pipeline:  # nothing is read until its turn comes
             self._expect_no_more()
-        elif self._phase is not Phase.IDLE or not self._is_answering():
+        elif self._phase is not IDLE or not self._is_answering():
             self._expect_more()
         elif self._arrival_timer is not None:
             self._expect_no_more()
@@ -197,25 +211,13 @@ class ClientConnection(HttpToolsProtocol):
     # httptools callbacks
 
     def on_message_begin(self) -> None:
-        self._phase = Phase.HEAD
+        self._phase = HEAD
         self._head_bytes = 0
         self._head_wire_bytes = 0
         self._hosts = 0
         self.url = b""
         self.expect_100_continue = False
         self.headers = []
-        self.scope = {  # type: ignore[typeddict-item]
-            "type": "http",
-            "asgi": {"version": self.asgi_version, "spec_version": "2.3"},
-            "http_version": "1.1",
-            "server": self.server,
-            "client": self.client,
-            "scheme": self.scheme,  # type: ignore[typeddict-item]
-            "root_path": "",
-            "headers": self.headers,
-            "state": self.app_state,
-            "extensions": self._extensions,  # type: ignore[typeddict-item]
-        }
 
     def on_url(self, url: bytes) -> None:
         self.url += url
@@ -223,7 +225,7 @@ class ClientConnection(HttpToolsProtocol):
             self._reject(TARGET_TOO_LONG)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if self._phase is not Phase.HEAD:
+        if self._phase is not HEAD:
             return  # a trailer must not pass for a header field
         self._head_bytes += len(name) + len(value) + 4
         if self._head_bytes > MAX_HEAD_BYTES or len(self.headers) == MAX_HEAD_FIELDS:
@@ -245,15 +247,18 @@ class ClientConnection(HttpToolsProtocol):
             self._reject(BAD_TARGET)
         if self._hosts != 1:
             self._reject(BAD_HOST)
-        self._phase = Phase.BODY
+        self._phase = BODY
         self._head_bytes += len(target)
         self._body_bytes = 0
-        scope = self.scope
-        scope["method"] = method.decode("ascii")
-        scope["http_version"] = http_version
-        scope["path"] = target.partition(b"?")[0].decode("ascii")
-        scope["raw_path"] = target
-        scope["query_string"] = b""
+        scope: Any = {
+            **self._scope_of_all,
+            "http_version": http_version,
+            "method": method.decode("ascii"),
+            "path": target.partition(b"?")[0].decode("ascii"),
+            "raw_path": target,
+            "headers": self.headers,
+        }
+        self.scope = scope
         previous = self.cycle
         self.cycle = AnswerCycle(
             scope,
@@ -270,7 +275,7 @@ class ClientConnection(HttpToolsProtocol):
             self.pipeline.appendleft((self.cycle, self.app))
 
     def on_message_complete(self) -> None:
-        self._phase = Phase.IDLE
+        self._phase = IDLE
         if not self.cycle.response_complete:
             self.cycle.more_body = False
             if self.cycle.message_event is not NOBODY_WAITS:
@@ -286,10 +291,10 @@ class ClientConnection(HttpToolsProtocol):
             self.flow.resume_reading()
         if self.pipeline:
             self._start_asgi_task(*self.pipeline.pop())
-            if self._phase is not Phase.IDLE and not self.pipeline:
+            if self._phase is not IDLE and not self.pipeline:
                 self._expect_more()
         else:
-            if self._head_bytes > MAX_KEPT_HEAD_BYTES and self._phase is Phase.IDLE:
+            if self._head_bytes > MAX_KEPT_HEAD_BYTES and self._phase is IDLE:
                 self._forget_request()
             self._idle_since = self.loop.time()
             if self.timeout_keep_alive_task is None:
@@ -320,7 +325,7 @@ class ClientConnection(HttpToolsProtocol):
 
     def timeout_keep_alive_handler(self) -> None:
         self.timeout_keep_alive_task = None
-        if self._phase is not Phase.IDLE or self._is_answering():
+        if self._phase is not IDLE or self._is_answering():
             return  # set again with the next answer
         left = self._idle_since + self.timeout_keep_alive - self.loop.time()
         if left > 0.001:
@@ -343,7 +348,7 @@ class ClientConnection(HttpToolsProtocol):
             self._arrival_timer = None
 
     def _did_not_arrive(self) -> None:
-        if self._phase is Phase.IDLE:
+        if self._phase is IDLE:
             self.transport.close()
         elif self._refusal is None:
             self._refuse(SLOW_REQUEST)
@@ -355,15 +360,15 @@ class ClientConnection(HttpToolsProtocol):
     def _refuse(self, refusal: Refusal) -> None:
         """Answer with an error, after the answers that are owed, and close."""
         self._refusal = refusal
-        if self._phase is Phase.BODY and self.cycle.response_started:  # with 413
+        if self._phase is BODY and self.cycle.response_started:  # with 413
             self.transport.abort()
             return
         self._was_refused(refusal, self.url[:MAX_TARGET_BYTES])
-        if self._phase is Phase.BODY and self.pipeline:  # it has not begun, and will not
+        if self._phase is BODY and self.pipeline:  # it has not begun, and will not
             self.pipeline.popleft()
             self.cycle = self.pipeline[0][0] if self.pipeline else self._answering
-            self._phase = Phase.IDLE
-        if self._phase is not Phase.BODY and self._is_answering():
+            self._phase = IDLE
+        if self._phase is not BODY and self._is_answering():
             return  # its turn comes in on_response_complete
         self._answer_refusal(refusal)
 
