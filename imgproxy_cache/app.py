@@ -10,14 +10,15 @@ import contextlib
 import ipaddress
 import socket
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from functools import lru_cache, partial
+from typing import Any
 
 import uvicorn
 from starlette.applications import Starlette
 from starlette.routing import BaseRoute, Match
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Lifespan, Receive, Scope, Send
 
 from imgproxy_cache.admin import Check, admin_app
 from imgproxy_cache.buffer import Buffer
@@ -50,7 +51,7 @@ class CatchAll(BaseRoute):
     """
 
     def __init__(self) -> None:
-        self.endpoint: ASGIApp
+        self.endpoint: Callable[[Scope, Receive, Send], Coroutine[Any, Any, None]]
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         return Match.FULL, {}
@@ -61,14 +62,21 @@ class CatchAll(BaseRoute):
 
 class Application(Starlette):
     """
-    Starlette without the middleware that turns exceptions into pages.
+    Starlette with one route, and nothing in front of it.
 
-    The proxy answers its own errors, uvicorn those of a bug; the two layers
-    around every call and every `send` would cost a tenth of a request.
+    Its middleware turns exceptions into pages, but the proxy answers its own
+    errors, uvicorn those of a bug; its router finds what can only be the one
+    route.  Together they would cost a seventh of a request.
     """
 
-    def build_middleware_stack(self) -> ASGIApp:
-        return self.router
+    def __init__(self, route: CatchAll, *, lifespan: Lifespan[Starlette]) -> None:
+        super().__init__(routes=[route], lifespan=lifespan)
+        self._route = route
+
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Coroutine[Any, Any, None]:
+        if scope["type"] == "http":
+            return self._route.endpoint(scope, receive, send)
+        return super().__call__(scope, receive, send)
 
 
 def proxy_app(
@@ -125,7 +133,7 @@ def proxy_app(
                 await stack.enter_async_context(_serving(admin, admin_sockets))
             yield
 
-    return Application(routes=[catch_all], lifespan=lifespan)
+    return Application(catch_all, lifespan=lifespan)
 
 
 def upstream_from(settings: Settings, *, max_connections: int | None = None) -> Upstream:

@@ -195,6 +195,7 @@ def _work(
     app = proxy_app(settings, metrics, info_log, admin_sockets=admin, stop_deadline=stop_deadline)
     config = uvicorn.Config(
         app,
+        interface="asgi3",  # uvicorn knows it by `async def`
         http=partial(  # type: ignore[arg-type]
             ClientConnection,
             client_stall_seconds=settings.client_stall_seconds,
