@@ -7,6 +7,7 @@ alternate rounds.
 """
 
 import asyncio
+import itertools
 import os
 import sys
 import tempfile
@@ -16,11 +17,9 @@ from hashlib import md5
 from pathlib import Path
 from statistics import median
 
-import obstore
 import uvloop
-from obstore.store import S3Store
 
-from benchmarks.bare_puts import ATTRIBUTES, CONCURRENCY
+from benchmarks.bare_puts import CONCURRENCY, bare_store, put_all
 from benchmarks.upstream import IMAGE_BYTES
 from imgproxy_cache import log
 from imgproxy_cache.core.key import Key
@@ -33,28 +32,20 @@ from imgproxy_cache.uploads.spool import open_spool
 from imgproxy_cache.uploads.spooling import SpoolLimits
 
 ROUNDS = 5
-# As in a server that is busy, but whose store keeps up.
-WAITING = 64
+# As in a server that is busy, but whose store keeps up: what comes in 50 ms.
+WAITING = 256
 
 
 async def main(bucket: str, images: int) -> None:
     info_log = log.configure("info", "json")
     # Lines are made and written, as in a server, but not read.
     sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123, ASYNC230
-    endpoint = os.environ["S3_ENDPOINT"]
-    bare_store = S3Store(
-        bucket,
-        endpoint=endpoint,
-        region=os.environ["AWS_REGION"],
-        access_key_id=os.environ["AWS_ACCESS_KEY_ID"],
-        secret_access_key=os.environ["AWS_SECRET_ACCESS_KEY"],
-        virtual_hosted_style_request=False,
-        client_options={"allow_http": True},
-        retry_config={"max_retries": 0},
-    )
+    location = S3Location(bucket, "", os.environ["S3_ENDPOINT"], os.environ["AWS_REGION"])
+    bare = bare_store(bucket)
+    names = (f"bare-{number}" for number in itertools.count())
     spool = Path(tempfile.mkdtemp())
     async with (
-        open_store(S3Location(bucket, "", endpoint, os.environ["AWS_REGION"])) as store,
+        open_store(location) as store,
         Uploads(
             store,
             Metrics(),
@@ -66,13 +57,13 @@ async def main(bucket: str, images: int) -> None:
             info_log=info_log,
         ) as uploads,
     ):
-        bare, ours = [], []
+        theirs, ours = [], []
         for number in range(ROUNDS + 1):
-            bare.append(await _measured(images, _put_bare(bare_store, images)))
+            theirs.append(await _measured(images, put_all(bare, itertools.islice(names, images))))
             ours.append(await _measured(images, _upload(uploads, number, images)))
         # The first round opens connections.
         figures = [
-            median(column) for runs in (bare, ours) for column in zip(*runs[1:], strict=True)
+            median(column) for runs in (theirs, ours) for column in zip(*runs[1:], strict=True)
         ]
     print(*figures, file=sys.__stdout__)
 
@@ -84,17 +75,6 @@ async def _measured(images: int, work: Awaitable[None]) -> tuple[float, float]:
         (time.process_time() - cpu) / images * 1e6,
         images / (time.perf_counter() - began),
     )
-
-
-async def _put_bare(store: S3Store, images: int) -> None:
-    names = iter([f"bare-{time.time_ns()}-{number}" for number in range(images)])
-    body = bytes(IMAGE_BYTES)
-
-    async def put_some() -> None:
-        for name in names:
-            await obstore.put_async(store, name, body, attributes=ATTRIBUTES, use_multipart=False)
-
-    await asyncio.gather(*(put_some() for _ in range(CONCURRENCY)))
 
 
 async def _upload(uploads: Uploads, round_number: int, images: int) -> None:

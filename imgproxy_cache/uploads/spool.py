@@ -87,8 +87,7 @@ class Spool:
         descriptor = os.open(temporary, flags, 0o600)
         try:
             try:
-                for part in (head, body):
-                    _write_all(descriptor, part)
+                _write_all(descriptor, head, body)
                 if self._sync:
                     os.fsync(descriptor)
             finally:
@@ -168,10 +167,13 @@ def read_spooled(file: SpoolFile) -> tuple[SpooledImage, bytes]:
     return image, body
 
 
-def _write_all(descriptor: int, content: bytes) -> None:
-    left = memoryview(content)
-    while left:
-        left = left[os.write(descriptor, left) :]
+def _write_all(descriptor: int, head: bytes, body: bytes) -> None:
+    """With one call as a rule: after each the thread waits for the interpreter."""
+    written = os.writev(descriptor, (head, body))
+    if written < len(head) + len(body):
+        left = memoryview(head + body)[written:]
+        while left:
+            left = left[os.write(descriptor, left) :]
 
 
 def open_spool(root: Path, place: str, *, sync: bool) -> Spool:

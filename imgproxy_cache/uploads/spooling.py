@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 import structlog
@@ -75,6 +76,8 @@ class Spooling:
         self._waiting: deque[Pending] = deque()
         self._writer: asyncio.Task[None] | None = None
         self._writing = asyncio.Lock()
+        self._forgotten: list[SpoolFile] = []
+        self._remover: asyncio.Task[None] | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="spool")
 
     async def close(self) -> None:
@@ -100,11 +103,17 @@ class Spooling:
         self.files += sign
         self.bytes += sign * file.size
 
-    async def forget(self, file: SpoolFile) -> None:
-        """The image is stored, or given up."""
+    def forget(self, file: SpoolFile) -> None:
+        """The image is stored, or given up: its file is removed, soon and with others."""
         self.count(file, -1)
-        with suppress(OSError):  # what stays is found stored after the next start
-            await self._with_spool(lambda spool: spool.remove(file))
+        self._forgotten.append(file)
+        if self._remover is None or self._remover.done():
+            self._remover = asyncio.create_task(self._remove_all())
+
+    async def settle(self) -> None:
+        """Wait until the files of what is stored are removed."""
+        if self._remover is not None:
+            await self._remover
 
     async def quarantine(self, file: SpoolFile, reason: str) -> None:
         self.count(file, -1)
@@ -144,6 +153,12 @@ class Spooling:
                 due_at = self._waiting[0].due_at
                 await asyncio.sleep(max(TURN_SECONDS, due_at - asyncio.get_running_loop().time()))
             await self._write_batch()
+
+    async def _remove_all(self) -> None:
+        while self._forgotten:
+            files, self._forgotten = self._forgotten, []
+            with suppress(OSError, SpoolError):  # what stays is found stored after the next start
+                await self._with_spool(partial(_remove, files))
 
     async def _write_batch(self) -> bool:
         """Whether any was written."""
@@ -230,6 +245,12 @@ class Spooling:
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+
+
+def _remove(files: list[SpoolFile], spool: Spool) -> None:
+    for file in files:
+        with suppress(OSError):
+            spool.remove(file)
 
 
 def _some(files: Iterator[SpoolFile]) -> tuple[list[SpoolFile], OSError | None]:

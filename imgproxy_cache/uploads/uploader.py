@@ -115,8 +115,10 @@ class Uploader:
         self._threads.close()
 
     async def settle(self) -> None:
-        """Wait until the files of what is stored are removed."""
+        """Wait until the spool's files are where they belong."""
         await asyncio.gather(*self._side_tasks)
+        if self.spool is not None:
+            await self.spool.settle()
 
     def start(self) -> None:
         """Attempts to store what waits, with the next turn."""
@@ -338,7 +340,7 @@ class Uploader:
     def _forget_file(self, pending: Pending) -> None:
         file, pending.file = pending.file, None
         if file is not None and self.spool is not None:
-            self._aside(self.spool.forget(file))
+            self.spool.forget(file)
 
     def _aside(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)

@@ -42,7 +42,7 @@ spool.quarantine(files[1], "for a test")
 spool.note("{}")
 spool.close()
 """
-SYSCALLS = ("mkdir", "rename", "unlink", "rmdir", "fsync", "flock", "write")
+SYSCALLS = ("mkdir", "rename", "unlink", "rmdir", "fsync", "flock", "write", "writev")
 IMAGES = {spooled(number)[0].key: number for number in range(10)}
 
 
@@ -131,7 +131,7 @@ def test_killed_at_any_system_call_while_it_takes_over_nothing_is_lost(
 
 
 @pytest.mark.parametrize("error", ["EIO", "ENOSPC"])
-@pytest.mark.parametrize("syscall", ["mkdir", "rename", "fsync", "write"])
+@pytest.mark.parametrize("syscall", ["mkdir", "rename", "fsync", "writev"])
 def test_a_disk_that_fails_at_any_system_call_keeps_what_it_took(
     tmp_path: Path, syscall: str, error: str
 ) -> None:
