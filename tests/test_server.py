@@ -16,7 +16,7 @@ import pytest
 from tests.servers.process import free_port
 from tests.servers.proxy import RunningProxy, running_proxy, started_proxy
 from tests.servers.upstreams import End, FakeImgproxy, Gate, fake_imgproxy, head, image
-from tests.wire import ask, connected, request
+from tests.wire import Wire, ask, connected, request
 
 TARGET = b"/_/rs:fit:300/plain/local:///a.jpg"
 BODY = bytes(range(256)) * 400
@@ -448,6 +448,29 @@ async def test_connections_that_wait_for_a_request_keep_no_large_one(
         grown = proxy.memory_bytes() - before
 
     assert grown < 400 * 75_000  # kept, it would be 160,000 each; the first request takes 5 MB
+
+
+async def test_memory_of_small_answers_is_not_given_back_and_taken_anew_all_the_time(
+    imgproxy: FakeImgproxy,
+) -> None:
+    """A page fault each 4 KB would cost more than anything else that a request does."""
+    imgproxy.default = lambda asked: (head(b"Content-Length: 30000") + bytes(30_000),)
+    async with running_proxy(imgproxy.port) as proxy, AsyncExitStack() as stack:
+        wires = [await stack.enter_async_context(connected(proxy.port)) for _ in range(32)]
+        await _ask_all(wires)
+        faults = proxy.page_faults()
+        for _ in range(30):
+            await _ask_all(wires)
+        faults = proxy.page_faults() - faults
+
+    assert faults < 30 * len(wires)
+
+
+async def _ask_all(wires: list[Wire]) -> None:
+    for number, wire in enumerate(wires):
+        wire.send(request(b"/%d" % number))
+    for wire in wires:
+        assert len((await wire.answer()).body) == 30_000
 
 
 async def test_refused_requests_are_counted_and_so_many_of_them_logged(

@@ -99,6 +99,11 @@ class RunningProxy:
         assert kilobytes is not None
         return int(kilobytes[1]) * 1024
 
+    def page_faults(self) -> int:
+        """How often it touched memory that it did not have yet."""
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        return int(fields[7])  # minflt, the 10th: proc_pid_stat(5)
+
     async def _read(self) -> None:
         assert self.process.stdout is not None
         async for line in self.process.stdout:
