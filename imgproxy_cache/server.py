@@ -49,8 +49,8 @@ REFUSALS_LOGGED_PER_SECOND = 10
 M_TRIM_THRESHOLD = -1  # glibc's malloc.h
 M_MMAP_THRESHOLD = -3
 MMAP_THRESHOLD_BYTES = 128 * 1024  # its own default, which is no longer adjusted when it is set
-# What 256 answers of 30 KB on their way take.  At its default of 128 KB, which is no longer adjusted
-# either, memory went back and came again in every turn of the loop: 12 us of the 85 a request cost.
+# What 256 answers of 30 KB on their way take.  At glibc's 128 KB, no longer adjusted either, memory
+# went back and came again in every turn of the loop: 12 us of the 85 that a request cost.
 TRIM_THRESHOLD_BYTES = 16 * 1024 * 1024
 
 log = structlog.get_logger()
