@@ -75,7 +75,9 @@ class GatedStore:
 
     def find(self, key: Key) -> StoredObject | None:
         image = self.images[key]
-        return StoredObject(len(image.body), None, image.content_sha256, image.stored_at)
+        return StoredObject(
+            len(image.body), None, image.path_sha256, image.content_sha256, image.stored_at
+        )
 
     async def get(self, key: Key) -> Image | None:
         return self.images.get(key)

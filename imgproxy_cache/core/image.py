@@ -29,12 +29,13 @@ class StoredObject:
     """
     What a store says of an image without giving it.
 
-    `etag` is as the store has it, None where it has none.  Hash and time (RFC 3339, UTC) are
+    `etag` is as the store has it, None where it has none.  Hashes and time (RFC 3339, UTC) are
     empty where another program stored the object.
     """
 
     size: int
     etag: str | None
+    path_sha256: str
     content_sha256: str
     stored_at: str
 

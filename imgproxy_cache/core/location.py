@@ -29,10 +29,15 @@ class GcsLocation:
 
 @dataclass(frozen=True, slots=True)
 class AzureLocation:
-    """A container of Azure Blob Storage."""
+    """
+    A container of Azure Blob Storage.
+
+    `account` tells whose it is: a name, an endpoint or both; empty where only credentials know.
+    """
 
     container: str
     folder: str
+    account: str = ""
 
     def __str__(self) -> str:
         return _place("az", self.container, self.folder)
@@ -52,10 +57,14 @@ StoreLocation = S3Location | GcsLocation | AzureLocation | FolderLocation
 
 
 def whereabouts(location: StoreLocation) -> str:
-    """What tells a store from every other: buckets of two endpoints may have the same name."""
-    if isinstance(location, S3Location):
-        return f"{location} at {location.endpoint}"
-    return str(location)
+    """What tells a store from every other: two endpoints, or accounts, may have the same names."""
+    match location:
+        case S3Location():
+            return f"{location} at {location.endpoint}"
+        case AzureLocation():
+            return f"{location} of {location.account}"
+        case _:
+            return str(location)
 
 
 def _place(scheme: str, bucket: str, folder: str) -> str:

@@ -1,6 +1,7 @@
 """Where the store is: the `S3_*` names, or one URL instead."""
 
 import re
+from dataclasses import replace
 from pathlib import PurePosixPath
 from urllib.parse import unquote, urlsplit
 
@@ -15,6 +16,7 @@ from imgproxy_cache.settings.environment import Environment
 
 _BUCKET_NAMES = ("S3_BUCKET", "BUCKET_NAME")
 _ENDPOINT_NAMES = ("S3_ENDPOINT", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
+_AZURE_ACCOUNT_NAMES = ("AZURE_STORAGE_ACCOUNT_NAME", "AZURE_STORAGE_ENDPOINT")
 _TIGRIS = "https://fly.storage.tigris.dev"
 _STORE_URL = "CACHE_STORE_URL"
 _STORE_URLS = "s3://bucket/folder, gs://bucket/folder, az://container/folder or file:///folder"
@@ -70,6 +72,9 @@ def _store_of_url(env: Environment, endpoint: str, region: str) -> StoreLocation
     location = _location(env.text(_STORE_URL) or "", endpoint, region)
     if location is None:
         env.reject(_STORE_URL, _STORE_URLS)
+    if isinstance(location, AzureLocation):
+        account = (env.text(name) for name in _AZURE_ACCOUNT_NAMES)
+        return replace(location, account=" ".join(filter(None, account)))
     return location
 
 

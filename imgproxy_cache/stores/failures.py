@@ -119,12 +119,12 @@ def is_missing_key(exc: FileNotFoundError) -> bool:
 
 
 def lacks_conditional_writes(exc: Exception) -> bool:
-    """Whether it was `If-None-Match` that the store would not have; S3's word for it is 501."""
+    """Whether it was `If-None-Match` that the store would not have: 501 (S3's word) or 405."""
     if isinstance(exc, NotSupportedError | NotImplementedError):
         return True
     text = str(exc)
-    code = _first(_CODE, text)
-    return code == "NotImplemented" or (_first(_STATUS, text) or "").startswith("501")
+    code, status = _first(_CODE, text), _first(_STATUS, text) or ""
+    return code in ("NotImplemented", "MethodNotAllowed") or status.startswith(("501", "405"))
 
 
 def _kind_and_cause(exc: BaseException, text: str) -> tuple[str, str]:

@@ -99,10 +99,9 @@ class FolderStore:
             with suppress(ValueError, TypeError, KeyError):
                 found = json.loads(fields)
                 if found["content_sha256"] == sha256(body).hexdigest():
-                    return StoredObject(
-                        len(body), None, found["content_sha256"], found["stored_at"]
-                    )
-            return StoredObject(len(body), None, "", "")
+                    ours = (found[name] for name in ("path_sha256", "content_sha256", "stored_at"))
+                    return StoredObject(len(body), None, *ours)
+            return StoredObject(len(body), None, "", "", "")
         return None
 
     def _get(self, name: str) -> Image | None:
@@ -204,6 +203,8 @@ def _store_error(exc: OSError | ValueError, operation: str, location: FolderLoca
             kind, hint = "full", "make room on this disk"
         case errno.ENOTDIR | errno.EEXIST:
             kind, hint = "bucket", "name a folder in CACHE_STORE_URL"
+        case errno.ENOENT:
+            kind, hint = "bucket", "it cannot be made: name another folder in CACHE_STORE_URL"
         case _:
             kind, hint = "other", ""
     cause = (exc.strerror if isinstance(exc, OSError) else None) or str(exc)

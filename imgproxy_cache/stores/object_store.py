@@ -115,10 +115,8 @@ class ObjectStore:
             raise self._error(exc, f"head {name}") from exc
         except Exception as exc:
             raise self._error(exc, f"head {name}") from exc
-        _, content_sha256, stored_at = (
-            found.attributes.get(name, "") for _, name in self._metadata
-        )
-        return StoredObject(found.meta["size"], found.meta["e_tag"], content_sha256, stored_at)
+        ours = (found.attributes.get(name, "") for _, name in self._metadata)
+        return StoredObject(found.meta["size"], found.meta["e_tag"], *ours)
 
     async def get(self, key: Key) -> Image | None:
         name = object_name(self._location.folder, key)

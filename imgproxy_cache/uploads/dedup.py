@@ -14,6 +14,8 @@ from imgproxy_cache.stores import Store
 RECENT_SECONDS = 60.0
 RECENT_ITEMS = 10_000
 
+_Identity = tuple[str, str]
+
 
 class Dedup:
     """
@@ -29,7 +31,7 @@ class Dedup:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._recent: OrderedDict[Key, tuple[str, float]] = OrderedDict()
+        self._recent: OrderedDict[Key, tuple[_Identity, float]] = OrderedDict()
 
     def put(self, key: Key, image: Image, now: float) -> bool:
         """
@@ -42,7 +44,7 @@ class Dedup:
             StoreError: the store failed
         """
         was_recent = self._recently_stored(key)
-        if was_recent == image.content_sha256:
+        if was_recent == (image.path_sha256, image.content_sha256):
             return False
         if was_recent is not None:
             self._store.put(key, image)
@@ -57,23 +59,25 @@ class Dedup:
         self._remember(key, image)
         return True
 
-    def _recently_stored(self, key: Key) -> str | None:
-        content_sha256, stored_at = self._recent.get(key, ("", 0.0))
-        if not content_sha256 or time.monotonic() - stored_at > RECENT_SECONDS:
-            return None
-        return content_sha256
+    def _recently_stored(self, key: Key) -> _Identity | None:
+        identity, stored_at = self._recent.get(key, (None, 0.0))
+        return identity if time.monotonic() - stored_at <= RECENT_SECONDS else None
 
     def _remember(self, key: Key, image: Image) -> None:
         # Each of these steps is one for other threads too.
         self._recent.pop(key, None)
-        self._recent[key] = (image.content_sha256, time.monotonic())
+        self._recent[key] = ((image.path_sha256, image.content_sha256), time.monotonic())
         if len(self._recent) > RECENT_ITEMS:
             self._recent.popitem(last=False)
 
 
 def _is_same(found: StoredObject, image: Image) -> bool:
-    """By our own hash; an object of another program by its ETag, which S3 makes of the MD5."""
-    if found.size != len(image.body):
+    """
+    The same bytes, by our own hash or by an ETag, which S3 makes of the MD5; of the same path.
+
+    Two paths can be made to have the same key, and another program's object says of no path.
+    """
+    if found.size != len(image.body) or found.path_sha256 != image.path_sha256:
         return False
     if found.content_sha256:
         return found.content_sha256 == image.content_sha256

@@ -89,7 +89,7 @@ class Pending:
 
     def is_same_as(self, upload: Upload) -> bool:
         """Whether this is known to be the same image; large ones in the spool are not read."""
-        if self.is_done or self.size != upload.size:
+        if self.is_done or self.size != upload.size or self.path not in (b"", upload.path):
             return False
         if self.upload is not None:
             return self.upload.chunks == upload.chunks or (

@@ -41,12 +41,23 @@ class Fault(Enum):
     """Passes on a part of the request, then breaks off on both sides."""
     LOST = auto()
     """Passes the request on, then breaks off instead of answering: it was done all the same."""
+    UNCONDITIONAL = auto()
+    """501 to what has `If-None-Match`, as S3 says it; else passes the request on."""
+    UNCONDITIONAL_405 = auto()
+    """The same as 405, without a word."""
 
 
 _REFUSALS = {
     Fault.UNAVAILABLE: ("503 Slow Down", "SlowDown", "Please reduce your request rate."),
     Fault.FORBIDDEN: ("403 Forbidden", "AccessDenied", "Access Denied."),
+    Fault.UNCONDITIONAL: (
+        "501 Not Implemented",
+        "NotImplemented",
+        "A header you provided implies functionality that is not implemented.",
+    ),
+    Fault.UNCONDITIONAL_405: ("405 Method Not Allowed", "", ""),
 }
+_OF_CONDITIONS = (Fault.UNCONDITIONAL, Fault.UNCONDITIONAL_405)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +115,8 @@ class FaultyFront:
         fault = (
             self._random.choice(self.faults) if self._random.random() < self.share else Fault.NONE
         )
+        if fault in _OF_CONDITIONS and b"\r\nif-none-match:" not in head.lower():
+            fault = Fault.NONE
         if fault is Fault.RESET:
             _reset_when_closed(writer)
             self._note(head, 0)
@@ -190,7 +203,8 @@ def _length(head: bytes) -> int:
 
 def _refusal(fault: Fault, head: bytes) -> bytes:
     status, code, message = _REFUSALS[fault]
-    body = f"<Error><Code>{code}</Code><Message>{message}</Message></Error>".encode()
+    error = f"<Error><Code>{code}</Code><Message>{message}</Message></Error>"
+    body = error.encode() if code else b""
     fields = (
         f"HTTP/1.1 {status}\r\nContent-Type: application/xml\r\nContent-Length: {len(body)}\r\n\r\n"
     )

@@ -57,7 +57,9 @@ class MemoryStore:
         image = self.images.get(key)
         if image is None:
             return None
-        return StoredObject(len(image.body), None, image.content_sha256, image.stored_at)
+        return StoredObject(
+            len(image.body), None, image.path_sha256, image.content_sha256, image.stored_at
+        )
 
     async def get(self, key: Key) -> Image | None:
         return self.images.get(key)

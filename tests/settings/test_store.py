@@ -69,6 +69,11 @@ TIGRIS = "https://fly.storage.tigris.dev"
             {"CACHE_STORE_URL": "az://images/a"}, AzureLocation("images", "a"), "az://images/a"
         ),
         pytest.param(
+            {"CACHE_STORE_URL": "az://images/a", "AZURE_STORAGE_ACCOUNT_NAME": "mine"},
+            AzureLocation("images", "a", "mine"),
+            "az://images/a",
+        ),
+        pytest.param(
             {"CACHE_STORE_URL": "file:///var/cache/a%20b/"},
             FolderLocation("/var/cache/a b"),
             "file:///var/cache/a b",

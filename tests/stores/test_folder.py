@@ -139,6 +139,16 @@ async def test_what_is_no_key_is_refused(store: Store, key: str) -> None:
         await asyncio.to_thread(store.put, Key(key), IMAGE)
 
 
+async def test_a_folder_that_cannot_be_made_is_told() -> None:
+    async with open_store(FolderLocation("/proc/images")) as store:
+        with pytest.raises(StoreError) as caught:
+            await store.check()
+    assert str(caught.value) == (
+        "file:///proc/images: check: no such file or directory: "
+        "it cannot be made: name another folder in CACHE_STORE_URL"
+    )
+
+
 async def test_a_file_in_the_place_of_the_folder_is_told(tmp_path: Path) -> None:
     taken = a_file(tmp_path / "taken")
     async with open_store(FolderLocation(str(taken))) as store:

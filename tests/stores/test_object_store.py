@@ -11,10 +11,12 @@ from dataclasses import replace
 
 import pytest
 
+from imgproxy_cache.core.key import Key
 from imgproxy_cache.core.location import AzureLocation, S3Location
 from imgproxy_cache.errors import StoreError
 from imgproxy_cache.stores import open_store
 from imgproxy_cache.stores.object_store import open_object_store
+from tests.faults.front import Fault, faulty_front
 from tests.servers.azure import AzureServer
 from tests.servers.process import free_port
 from tests.servers.s3 import S3Server, StoredObject
@@ -227,6 +229,33 @@ async def test_the_user_part_of_an_endpoint_is_never_shown(location: S3Location)
     port = free_port()
     error = await failure_of(replace(location, endpoint=f"http://someone:private@127.0.0.1:{port}"))
     assert error.cause == f"http://127.0.0.1:{port}: connection refused"
+
+
+@pytest.mark.parametrize(
+    ("fault", "refusal"), [(Fault.UNCONDITIONAL, 501), (Fault.UNCONDITIONAL_405, 405)]
+)
+async def test_a_store_without_conditional_writes_is_noticed_once_and_looked_into_instead(
+    s3: S3Server, location: S3Location, fault: Fault, refusal: int
+) -> None:
+    other = Key("0" * 32)
+    async with faulty_front(s3) as front:
+        front.fail(fault)
+        there = replace(location, endpoint=f"http://127.0.0.1:{front.port}")
+        async with open_store(there) as store:
+            created = [
+                await asyncio.to_thread(store.create, key, image)
+                for key, image in ((KEY, PICTURE), (KEY, picture(b"second")), (other, PICTURE))
+            ]
+            assert await store.get(KEY) == PICTURE
+    assert created == [True, False, True]
+    assert [(one.method, one.status) for one in front.asked[:-1]] == [
+        ("PUT", refusal),
+        ("HEAD", 404),
+        ("PUT", 200),
+        ("HEAD", 200),
+        ("HEAD", 404),
+        ("PUT", 200),
+    ]
 
 
 async def test_silence_is_a_timeout(location: S3Location, silent_port: int) -> None:

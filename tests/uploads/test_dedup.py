@@ -1,6 +1,6 @@
 """What is asked of the store, and what is not."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 
@@ -47,6 +47,7 @@ def found(image: Image, **changed: object) -> StoredObject:
     fields = {
         "size": len(image.body),
         "etag": '"any"',
+        "path_sha256": image.path_sha256,
         "content_sha256": image.content_sha256,
         "stored_at": image.stored_at,
     }
@@ -67,16 +68,28 @@ def found(image: Image, **changed: object) -> StoredObject:
             found(NEW, content_sha256="", etag='"22af645d1859cb5ca6da0c484f1f37ea"'),
             ["create", "find"],
             False,
-            id="another program's, of the same MD5",
+            id="without its hash, of the same MD5",
         ),
         pytest.param(
             found(NEW, content_sha256="", etag='"22af645d1859cb5ca6da0c484f1f37ea-2"'),
             ["create", "find", "put"],
             True,
-            id="another program's, in parts",
+            id="without its hash, in parts",
         ),
         pytest.param(
             found(NEW, content_sha256="", etag=None), ["create", "find", "put"], True, id="no ETag"
+        ),
+        pytest.param(
+            found(NEW, path_sha256=""),
+            ["create", "find", "put"],
+            True,
+            id="another program's, of the same content",
+        ),
+        pytest.param(
+            found(NEW, path_sha256="0" * 64),
+            ["create", "find", "put"],
+            True,
+            id="another path's of the same key, of the same content",
         ),
         pytest.param(
             found(OTHER, stored_at="2026-02-03T04:20:00Z"),
@@ -104,6 +117,14 @@ def test_an_image_that_changed_within_a_minute_is_put_at_once() -> None:
     store = ScriptedStore()
     dedup = Dedup(store)
     dedup.put(KEY, OTHER, NOW)
+    assert dedup.put(KEY, NEW, NOW)
+    assert store.asked == ["create", "put"]
+
+
+def test_another_path_of_the_same_key_is_put_though_its_content_was_just_stored() -> None:
+    store = ScriptedStore()
+    dedup = Dedup(store)
+    dedup.put(KEY, replace(NEW, path_sha256="0" * 64), NOW)
     assert dedup.put(KEY, NEW, NOW)
     assert store.asked == ["create", "put"]
 
