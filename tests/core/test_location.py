@@ -25,6 +25,6 @@ STORES: tuple[StoreLocation, ...] = (
 )
 
 
-@pytest.mark.parametrize(("one", "other"), combinations(STORES, 2), ids=whereabouts)
+@pytest.mark.parametrize(("one", "other"), [*combinations(STORES, 2)], ids=whereabouts)
 def test_two_stores_are_not_in_one_place(one: StoreLocation, other: StoreLocation) -> None:
     assert whereabouts(one) != whereabouts(other)
