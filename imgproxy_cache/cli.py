@@ -75,8 +75,8 @@ Shows the images that were answered and that the store has not taken yet: how ma
 how old they are, why uploads failed lately, and what was set aside (damaged files, and images that
 the store will not have). Works while the server runs, and when it does not.
 
-`imgproxy-cache spool retry` has everything tried now. A running server is asked to; else the images
-are uploaded here. Exit status 1 when some could not be.
+`imgproxy-cache spool retry` has everything tried now; with --set-aside what was set aside too. A
+running server is asked to; else the images are uploaded here. Exit status 1 when some could not be.
 
 Run it with the server's settings, as the user that the server runs as:
 
@@ -177,10 +177,16 @@ def _spool(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
 
     settings = Settings.from_environ(environ)
     if arguments.action == "list":
+        if arguments.set_aside:
+            print(
+                "--set-aside is for `spool retry`: `spool` lists what was set aside",
+                file=sys.stderr,
+            )
+            return 2
         print("\n".join(describe_spool(settings)))
         return 0
     log.configure("error", None)
-    result, status = retry_spool(settings)
+    result, status = retry_spool(settings, set_aside=arguments.set_aside)
     print(result)
     return status
 
@@ -252,6 +258,7 @@ def _parser() -> argparse.ArgumentParser:
     added.add_argument(
         "action", nargs="?", choices=("list", "retry"), default="list", help="what to do [list]"
     )
+    added.add_argument("--set-aside", action="store_true", help="retry: what was set aside as well")
     added = add(
         "key",
         _key,

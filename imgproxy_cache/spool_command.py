@@ -20,6 +20,7 @@ from imgproxy_cache.settings import Settings
 from imgproxy_cache.stores import open_store
 from imgproxy_cache.uploads.spool_folder import (
     ask_for_retry,
+    bring_back,
     notes,
     quarantined,
     spooled_files,
@@ -28,13 +29,15 @@ from imgproxy_cache.uploads.spool_folder import (
 _UNITS = (("d", 86_400), ("h", 3600), ("min", 60), ("s", 1))
 
 
-def retry_spool(settings: Settings) -> tuple[str, int]:
+def retry_spool(settings: Settings, *, set_aside: bool = False) -> tuple[str, int]:
     """
-    Have everything tried now: by the server if one runs, else here.
+    Have everything tried now, and on wish what was set aside: by the server if one runs, else here.
 
     Returns what came of it, and the exit status: 1 if something is left.
     """
     folder = _folder(settings)
+    if set_aside:
+        bring_back(folder, time.time())
     waiting = len(list(spooled_files(folder)))
     if ask_for_retry(folder):
         return f"asked the running server to try {_images(waiting)} now: see its log", 0

@@ -8,7 +8,7 @@ import pytest
 
 from imgproxy_cache.private_folder import store_folder
 from imgproxy_cache.uploads.spool import open_spool
-from imgproxy_cache.uploads.spool_folder import spooled_files
+from imgproxy_cache.uploads.spool_folder import quarantined, spooled_files
 from tests.commands import imgproxy_cache
 from tests.faults.front import Fault
 from tests.faults.history import spool_files
@@ -77,6 +77,39 @@ def test_without_a_server_a_retry_uploads_here(environ: dict[str, str], tmp_path
     assert (tmp_path / "store" / spooled(1)[0].key).read_bytes() == b"hello world"
 
 
+def set_aside_all(folder: Path, reason: str) -> None:
+    """As a server that found them damaged, or whose store would not have them."""
+    aside = folder / "quarantine"
+    aside.mkdir()
+    for file in [*spooled_files(folder)]:
+        moved = file.path.rename(aside / file.path.name)
+        moved.with_suffix(".reason").write_text(f"{reason}\n")
+
+
+def test_what_was_set_aside_is_tried_again_on_wish_and_set_aside_again_if_need_be(
+    environ: dict[str, str], tmp_path: Path
+) -> None:
+    folder = leave_behind(environ, 1, 2)
+    set_aside_all(folder, "EntityTooLarge")
+    damaged = max((folder / "quarantine").glob("*.image"))
+    damaged.write_bytes(damaged.read_bytes()[:-1])
+    assert imgproxy_cache("spool", "retry", environ=environ).out == (
+        "0 stored, 0 left, 0 set aside\n"
+    ), "not without being asked to"
+    done = imgproxy_cache("spool", "retry", "--set-aside", environ=environ)
+    assert (done.status, done.out.splitlines()[-1]) == (1, "1 stored, 0 left, 1 set aside")
+    assert (tmp_path / "store" / spooled(1)[0].key).read_bytes() == b"hello world"
+    ((file, reason),) = quarantined(folder)
+    assert (file.key, reason) == (spooled(2)[0].key, "it holds 10 bytes of an image of 11")
+    assert len(list((folder / "quarantine").iterdir())) == 2
+
+
+def test_set_aside_is_an_option_of_retry(environ: dict[str, str]) -> None:
+    done = imgproxy_cache("spool", "--set-aside", environ=environ)
+    assert done.status == 2
+    assert "is for `spool retry`" in done.err
+
+
 @pytest.fixture
 def dead_port() -> Iterator[int]:
     """Nobody listens there, and nobody can."""
@@ -122,3 +155,24 @@ async def test_a_running_server_is_asked_to_retry(s3: S3Server, tmp_path: Path) 
         assert done.status == 0
         await stage.until_drained(proxy)
         stage.expect_all_stored()
+
+
+async def test_a_running_server_takes_what_was_set_aside_however_old(
+    s3: S3Server, tmp_path: Path
+) -> None:
+    async with staged(s3, tmp_path) as stage:
+        environ = stage.s3.environ | {
+            "S3_BUCKET": stage.bucket,
+            "S3_ENDPOINT": f"http://127.0.0.1:{stage.front.port}",
+            "CACHE_SPOOL_DIR": str(stage.spool),
+        }
+        folder = leave_behind(
+            environ | {"CACHE_STORE_URL": f"s3://{stage.bucket} at {environ['S3_ENDPOINT']}"}, 1
+        )
+        set_aside_all(folder, "EntityTooLarge")
+        async with stage.proxy() as proxy:
+            done = imgproxy_cache("spool", "retry", "--set-aside", environ=environ)
+            assert done.out == "asked the running server to try 1 image now: see its log\n"
+            await until_true(lambda: stage.s3.names(stage.bucket) == [spooled(1)[0].key])
+            await stage.until_drained(proxy)
+        assert list(quarantined(folder)) == []

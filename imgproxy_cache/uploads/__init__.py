@@ -310,6 +310,7 @@ class Uploads:
         asked_at = await spool.retry_was_asked_at()
         if asked_at > self._retry_asked_at:
             self._retry_asked_at = asked_at
+            await self.adopt()  # what was set aside may have been brought back
             self._uploader.try_now()
         note = json.dumps(
             {

@@ -124,6 +124,26 @@ def quarantined(store: Path) -> Iterator[tuple[SpoolFile, str]]:
             yield file_at(folder / name), text
 
 
+def bring_back(store: Path, now: float) -> int:
+    """
+    Have what was set aside wait again, as if it had come now; how many there were.
+
+    It is left as by a process that has ended: a running one takes it over, or the next to start.
+    """
+    files = [file for file, _ in quarantined(store)]
+    if not files:
+        return 0
+    worker, lock = new_worker_folder(store)
+    try:
+        for number, file in enumerate(files):
+            # Its age counts anew: else the oldest would be given up at once.
+            file.path.rename(worker / image_name(file.key, now + number / 1000))
+            file.path.with_suffix(REASON).unlink(missing_ok=True)
+    finally:
+        os.close(lock)
+    return len(files)
+
+
 def notes(store: Path) -> Iterator[str]:
     """What the processes that upload from a store's folder have left word of."""
     for worker in _worker_folders(store):
