@@ -27,6 +27,7 @@ class Threads(Generic[T, R]):
         self._work = work
         self._most = most
         self._threads = 0
+        self._starting = threading.Lock()
         self._given: deque[T] = deque()
         self._ended: deque[R] = deque()
         # The locks that idle threads wait for.  This list and the deques are changed by single
@@ -60,8 +61,14 @@ class Threads(Generic[T, R]):
             self._idle.pop().release()
         except IndexError:
             if self._threads < self._most:
-                self._threads += 1
-                threading.Thread(target=self._live, name="upload", daemon=True).start()
+                self._start_one()
+
+    def _start_one(self) -> None:
+        with self._starting:
+            if self._threads == self._most:
+                return
+            self._threads += 1
+        threading.Thread(target=self._live, name="upload", daemon=True).start()
 
     def _live(self) -> None:
         bell = threading.Lock()

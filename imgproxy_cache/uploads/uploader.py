@@ -161,7 +161,7 @@ class Uploader:
         )
         return None if must_wait else pending
 
-    def _attempt(self, pending: Pending) -> tuple[Pending, Stored | Exception | None]:
+    def _attempt(self, pending: Pending) -> tuple[Pending, Stored | BaseException | None]:
         """In a thread: what came of it; None if it was not begun."""
         if self._is_halted or (self.outages.is_open and not pending.is_probe):
             return pending, None
@@ -177,10 +177,10 @@ class Uploader:
             # Nothing else is begun until it is clear whether the store is down.
             self._is_halted = True
             return pending, exc
-        except Exception as exc:
+        except BaseException as exc:  # obstore's own bugs are no Exceptions
             return pending, exc
 
-    def _attempted(self, pending: Pending, outcome: Stored | Exception | None) -> None:
+    def _attempted(self, pending: Pending, outcome: Stored | BaseException | None) -> None:
         """What follows."""
         was_probe, pending.is_probe = pending.is_probe, False
         try:
@@ -206,7 +206,7 @@ class Uploader:
             self.waiting.put_back(pending, pending.accepted_at)
             self._release_if_needed(pending)
 
-    def _not_stored(self, pending: Pending, failure: Exception, *, was_probe: bool) -> None:
+    def _not_stored(self, pending: Pending, failure: BaseException, *, was_probe: bool) -> None:
         match failure:
             case StoreError():
                 self._failed(pending, failure, was_probe=was_probe)
