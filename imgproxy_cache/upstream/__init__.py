@@ -101,7 +101,7 @@ class Upstream:
 
     def fetch(self, request: bytes, sink: AnswerSink, *, is_head: bool = False) -> Exchange:
         """Send `request` as soon as a connection is free; the answer goes to `sink`."""
-        exchange = Exchange(self, request, sink, is_head=is_head)
+        exchange = Exchange(self, request, sink, is_head)
         if self.in_use < self.max_connections:
             self.in_use += 1
             self._send(exchange)
