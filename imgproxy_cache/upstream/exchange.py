@@ -55,7 +55,7 @@ class Exchange:
         "sink",
     )
 
-    def __init__(self, queue: Queue, request: bytes, sink: AnswerSink, *, is_head: bool) -> None:
+    def __init__(self, queue: Queue, request: bytes, sink: AnswerSink, is_head: bool) -> None:
         self.request = request
         self.sink = sink
         self.is_head = is_head
