@@ -46,7 +46,8 @@ bench: dev ## what a request and a stored image cost, beside nginx, obstore and 
 
 soak: dev ## two hours: 100,000 renders, half an hour of load, and the fault suite in its long form
 	@$(BIN)/python -m benchmarks.soak
-	@FAULTS=long $(BIN)/python -m pytest -s tests/faults tests/faults/soak.py
+	@FAULTS=long $(BIN)/python -m pytest -q tests/faults
+	@FAULTS=long $(BIN)/python -m pytest -q -s tests/faults/soak.py
 
 image-test: dev ## build the container image on a stand-in base and run it (root, Debian or Ubuntu)
 	@tests/image/run

@@ -11,20 +11,18 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Coroutine
-from time import perf_counter
-from typing import Any, NamedTuple
+from typing import Any
 
 import structlog
 
 from imgproxy_cache.core.breaker import OF_THE_IMAGE, Permission, delay_seconds
-from imgproxy_cache.core.image import Image
 from imgproxy_cache.errors import SpoolFileError, StoreError
 from imgproxy_cache.stores import Store
+from imgproxy_cache.uploads.attempt import Stored, attempt
 from imgproxy_cache.uploads.dedup import Dedup
 from imgproxy_cache.uploads.events import UploadEvents
 from imgproxy_cache.uploads.outages import Outages
-from imgproxy_cache.uploads.pending import Pending, image_from_spool, image_from_upload
-from imgproxy_cache.uploads.spool import read_spooled
+from imgproxy_cache.uploads.pending import Pending
 from imgproxy_cache.uploads.spool_folder import SpoolFile
 from imgproxy_cache.uploads.spooling import Spooling
 from imgproxy_cache.uploads.threads import Threads
@@ -43,14 +41,6 @@ GIVEN_SHARE = 4
 MAX_STRIKES = 6
 # ... but not for what is never the image's fault.
 OF_THE_STORE = frozenset({"busy", "timeout", "unreachable", "tls", "clock", "bucket", "region"})
-
-
-class Stored(NamedTuple):
-    """How many bytes, whether the store did not have them before, how long that took."""
-
-    size: int
-    is_new: bool
-    seconds: float
 
 
 class Uploader:
@@ -110,6 +100,7 @@ class Uploader:
 
     def stop(self) -> None:
         """Want to know nothing more of what is under way."""
+        self._see_what_ended()
         if self._turn is not None:
             self._turn.cancel()
         self._threads.close()
@@ -129,8 +120,7 @@ class Uploader:
     def _take_turn(self) -> None:
         """See what came of attempts, and have others made."""
         self._turn = None
-        for ended, outcome in self._threads.ended():
-            self._attempted(ended, outcome)
+        self._see_what_ended()
         self._is_halted = False
         while not self.is_closed and (pending := self._next()) is not None:
             permission = self.outages.permission()
@@ -142,6 +132,10 @@ class Uploader:
         self._threads.wake()
         if self.waiting.on_their_way:
             self.start()
+
+    def _see_what_ended(self) -> None:
+        for pending, outcome in self._threads.ended():
+            self._attempted(pending, outcome)
 
     def _next(self) -> Pending | None:
         """What may be given to the threads."""
@@ -166,13 +160,7 @@ class Uploader:
         if self._is_halted or (self.outages.is_open and not pending.is_probe):
             return pending, None
         try:
-            upload = pending.upload
-            image = (
-                _read(pending) if upload is None else image_from_upload(upload, pending.accepted_at)
-            )
-            began = perf_counter()
-            is_new = self._dedup.put(pending.key, image, self._now())
-            return pending, Stored(len(image.body), is_new, perf_counter() - began)
+            return pending, attempt(self._dedup, pending, self._now())
         except StoreError as exc:
             # Nothing else is begun until it is clear whether the store is down.
             self._is_halted = True
@@ -393,13 +381,3 @@ class Uploader:
             "spool_bytes": self.spool.bytes if self.spool else 0,
             "oldest_seconds": round(self.oldest_seconds, 1),
         }
-
-
-def _read(pending: Pending) -> Image:
-    """What is only in the spool; and what is told of it later."""
-    if pending.file is None:
-        raise AssertionError("an image is in memory or in the spool")
-    spooled, body = read_spooled(pending.file)
-    pending.content_sha256 = spooled.content_sha256
-    pending.path = spooled.path.encode("ascii")
-    return image_from_spool(spooled, body)

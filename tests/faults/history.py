@@ -35,10 +35,13 @@ class History:
     """What went wrong for clients; a server that is killed breaks their answers off."""
     seconds: list[float] = field(default_factory=list)
     """How long each answer took."""
+    asked: set[bytes] = field(default_factory=set)
+    """Every path, those included whose clients did not wait for the answer."""
     _numbers: Iterator[int] = field(default_factory=itertools.count)
 
     async def ask(self, port: int, path: bytes) -> None:
         began = time.monotonic()
+        self.asked.add(path)
         try:
             answer = await ask(port, path)
         except (OSError, asyncio.IncompleteReadError, TimeoutError) as exc:
@@ -120,10 +123,9 @@ def missing(given: list[Given], *places: dict[str, str]) -> list[Given]:
     ]
 
 
-def foreign(given: list[Given], failed: list[tuple[bytes, str]], place: dict[str, str]) -> set[str]:
+def foreign(asked: set[bytes], place: dict[str, str]) -> set[str]:
     """What nobody has asked for."""
-    asked = {name(one.path) for one in given} | {name(path) for path, _ in failed}
-    return set(place) - asked
+    return set(place) - {name(path) for path in asked}
 
 
 def name(path: bytes) -> str:

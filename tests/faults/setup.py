@@ -68,7 +68,7 @@ class Stage:
         there = stored(self.s3, self.bucket)
         lost = missing(self.history.given if given is None else given, there)
         assert lost == [], f"{len(lost)} of {len(self.history.given)} were lost"
-        assert foreign(self.history.given, self.history.failed, there) == set()
+        assert foreign(self.history.asked, there) == set()
         assert set_aside(self.spool) == []
 
     def expect_all_kept(self) -> None:

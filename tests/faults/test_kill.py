@@ -8,6 +8,8 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+import pytest
+
 from tests.faults.form import IS_LONG, short_or_long
 from tests.faults.front import Fault
 from tests.faults.history import Given
@@ -21,7 +23,7 @@ FAULTS = (Fault.NONE, Fault.UNAVAILABLE, Fault.SLOW, Fault.HANG, Fault.LOST)
 
 
 async def test_what_was_answered_and_spooled_survives_any_number_of_kills(
-    s3: S3Server, tmp_path: Path
+    s3: S3Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     dice = random.Random(5)
     safe: list[Given] = []
@@ -50,4 +52,6 @@ async def test_what_was_answered_and_spooled_survives_any_number_of_kills(
         assert len(safe) > KILLS, "something was asked for"
         stage.expect_all_stored(safe)
     if IS_LONG:  # make test asks what is lost, never how fast
+        with capsys.disabled():
+            print(f"\n{KILLS} kills: ready again within {max(ready_after):.1f} s")  # noqa: T201
         assert max(ready_after) < 3
