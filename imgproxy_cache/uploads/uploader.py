@@ -123,11 +123,11 @@ class Uploader:
         self._see_what_ended()
         self._is_halted = False
         while not self.is_closed and (pending := self._next()) is not None:
-            permission = self.outages.permission()
-            if permission is Permission.NO:
-                break
+            if self.outages.is_open:
+                if self.outages.permission() is Permission.NO:
+                    break
+                pending.is_probe = True
             self.waiting.take(pending)
-            pending.is_probe = permission is Permission.AS_PROBE
             self._threads.give(pending)
         self._threads.wake()
         if self.waiting.on_their_way:
@@ -136,6 +136,7 @@ class Uploader:
     def _see_what_ended(self) -> None:
         for pending, outcome in self._threads.ended():
             self._attempted(pending, outcome)
+            self.ended.set()
 
     def _next(self) -> Pending | None:
         """What may be given to the threads."""
@@ -185,7 +186,6 @@ class Uploader:
             if was_probe:
                 self.outages.probe_told_nothing()
             self.waiting.arrived(pending)
-            self.ended.set()
 
     def _not_begun(self, pending: Pending) -> None:
         if self.waiting.is_superseded(pending):

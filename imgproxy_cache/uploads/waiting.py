@@ -9,7 +9,8 @@ from itertools import count
 from imgproxy_cache.core.key import Key
 from imgproxy_cache.uploads.pending import Pending
 
-_Heap = list[tuple[float, int, Pending]]
+_Entry = tuple[float, int, Pending]
+_Heap = list[_Entry]
 # What is done stays in a heap until it comes to the top, or until it is most of it.
 _SPARE = 1000
 
@@ -68,8 +69,9 @@ class Waiting:
         if pending.upload is not None:
             self.items += 1
             self.bytes += pending.size
-        self._push(self._by_age, pending.accepted_at, pending)
-        self.put_back(pending, pending.accepted_at)
+        entry = (pending.accepted_at, next(self._numbers), pending)
+        self._push(self._by_age, entry)
+        self._push(self._ready, entry)
         return None if self._on_their_way.get(pending.key) is other else other
 
     def next(self) -> Pending | None:
@@ -105,7 +107,7 @@ class Waiting:
 
     def put_back(self, pending: Pending, order: float) -> None:
         """It may be taken (again), after those of a lower order."""
-        self._push(self._ready, order, pending)
+        self._push(self._ready, (order, next(self._numbers), pending))
 
     def finish(self, pending: Pending) -> None:
         """It is stored, or given up."""
@@ -129,8 +131,8 @@ class Waiting:
         self._behind.clear()
         self.items = self.bytes = 0
 
-    def _push(self, heap: _Heap, order: float, pending: Pending) -> None:
-        heappush(heap, (order, next(self._numbers), pending))
+    def _push(self, heap: _Heap, entry: _Entry) -> None:
+        heappush(heap, entry)
         if len(heap) > 2 * len(self._newest) + _SPARE:
             heap[:] = [entry for entry in heap if not entry[2].is_done]
             heapify(heap)
