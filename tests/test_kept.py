@@ -323,6 +323,17 @@ async def test_a_stop_in_the_middle_of_hanging_uploads_leaves_all_of_them_in_the
     assert files(root) == 200
 
 
+async def test_what_fails_after_the_end_stays_in_the_spool(root: Path) -> None:
+    async with uploading(spool=root, is_open=False) as setup:
+        setup.uploads.offer(numbered(1))
+        await setup.settle()
+        assert await setup.drain(0.1) == 0
+        setup.store.failure = DOWN
+        setup.store.gate.set()
+        await setup.until(lambda: not setup.store.at_once)
+    assert files(root) == 1
+
+
 async def test_an_operators_retry_is_made_at_once(root: Path) -> None:
     refused = StoreError(
         operation="put x", place=PLACE, cause="AccessDenied", hint="allow it", kind="denied"

@@ -79,7 +79,12 @@ class Uploads:
         )
         self.spool: Spooling | None = None
         if open_spool is not None and spool_limits is not None:
-            self.spool = Spooling(open_spool, spool_limits, self._uploader.spooled)
+            self.spool = Spooling(
+                open_spool,
+                spool_limits,
+                spooled=self._uploader.spooled,
+                see_what_is_done=self._uploader.see_what_ended,
+            )
             self._uploader.spool = self.spool
         self._waiting = self._uploader.waiting
         self._outages = self._uploader.outages

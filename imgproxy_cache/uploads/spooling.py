@@ -55,14 +55,17 @@ class Spooling:
     Works on the files of a :class:`~imgproxy_cache.uploads.spool.Spool`, in one thread.
 
     The spool is opened when it is first needed, and again when its folder is gone: a disk
-    that fails keeps nobody from serving.  `spooled` is told of each image that is safe.
+    that fails keeps nobody from serving.  `spooled` is told of each image that is safe, and
+    `see_what_is_done` called before any is written.
     """
 
     def __init__(
         self,
         open_spool: Callable[[], Spool],
         limits: SpoolLimits,
+        *,
         spooled: Callable[[Pending], None],
+        see_what_is_done: Callable[[], None],
     ) -> None:
         self.limits = limits
         self.files = 0
@@ -73,6 +76,7 @@ class Spooling:
         self._open_spool = open_spool
         self._spool: Spool | None = None
         self._spooled = spooled
+        self._see_what_is_done = see_what_is_done
         self._waiting: deque[Pending] = deque()
         self._writer: asyncio.Task[None] | None = None
         self._writing = asyncio.Lock()
@@ -192,6 +196,7 @@ class Spooling:
 
         Their bytes are taken hold of: the upload may end before the thread begins.
         """
+        self._see_what_is_done()
         now = asyncio.get_running_loop().time()
         batch: list[tuple[Pending, Upload]] = []
         size = 0

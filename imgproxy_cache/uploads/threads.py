@@ -34,6 +34,7 @@ class Threads(Generic[T, R]):
         # operations, which the interpreter does not interrupt.
         self._idle: list[threading.Lock] = []
         self._is_closed = False
+        self._tell_dry: Callable[[], None] | None = None
 
     def give(self, item: T) -> None:
         """Have work done with it, after the next :meth:`wake`."""
@@ -44,14 +45,19 @@ class Threads(Generic[T, R]):
         if self._given:
             self._wake_one()
 
+    def call_when_dry(self, tell: Callable[[], None]) -> None:
+        """Call this, in a thread and once or twice, when all that was given is begun."""
+        self._tell_dry = tell
+
     def ended(self) -> Iterator[R]:
-        """What has come of it since this was asked."""
-        while self._ended:
+        """What has come of it since this was asked; nothing after the end."""
+        while self._ended and not self._is_closed:
             yield self._ended.popleft()
 
     def close(self) -> None:
-        """Begin nothing more; the threads end, each after its call."""
+        """Begin and tell nothing more; the threads end, each after its call."""
         self._is_closed = True
+        self._tell_dry = None
         self._given.clear()
         while self._idle:
             self._wake_one()
@@ -77,6 +83,9 @@ class Threads(Generic[T, R]):
             try:
                 item = self._given.popleft()
             except IndexError:
+                tell, self._tell_dry = self._tell_dry, None
+                if tell is not None:
+                    tell()
                 self._rest(bell)
                 continue
             if self._given:

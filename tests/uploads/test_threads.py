@@ -84,15 +84,28 @@ def test_what_is_given_at_the_moment_when_a_thread_lies_down_is_done(most: int) 
     threads.close()
 
 
+def test_it_is_told_when_all_that_was_given_is_begun() -> None:
+    threads: Threads[int, int] = Threads(lambda item: item, 2)
+    called: list[int] = []
+    for item in range(20):
+        threads.give(item)
+    threads.call_when_dry(lambda: called.append(1))
+    threads.wake()
+    until(lambda: called)
+    assert len(told(threads, 20)) == 20
+    threads.close()
+
+
 def test_after_the_end_nothing_begins_and_no_thread_is_left() -> None:
     gate = threading.Event()
     begun: list[int] = []
+    workers: list[threading.Thread] = []
 
     def wait(item: int) -> None:
+        workers.append(threading.current_thread())
         begun.append(item)
         gate.wait()
 
-    before = threading.active_count()
     threads = Threads(wait, 2)
     for item in range(10):
         threads.give(item)
@@ -100,7 +113,8 @@ def test_after_the_end_nothing_begins_and_no_thread_is_left() -> None:
     until(lambda: len(begun) == 2)
     threads.close()
     gate.set()
-    until(lambda: threading.active_count() == before)
+    until(lambda: not any(worker.is_alive() for worker in workers))
+    assert list(threads.ended()) == [], "nobody wants to know"
     assert sorted(begun) == [0, 1]
 
 
