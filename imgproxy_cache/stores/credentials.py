@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from datetime import UTC, datetime, timedelta
@@ -43,6 +44,7 @@ class AwsCredentials:
         self._found: Any = None
         self._problem = ""
         self._search_after = 0.0
+        self._searching = asyncio.Lock()
 
     @property
     def ca_bundle(self) -> str | None:
@@ -54,8 +56,9 @@ class AwsCredentials:
         return bundle
 
     async def __call__(self) -> S3Credential:
-        if self._found is None:
-            await self._search()
+        async with self._searching:
+            if self._found is None:
+                await self._search()
         try:
             keys = await self._found.get_frozen_credentials()
         except Exception as exc:
