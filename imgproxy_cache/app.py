@@ -117,6 +117,7 @@ def proxy_app(
                 info_log=info_log,
                 path_rules=settings.path_rules,
                 storage_rules=settings.storage_rules,
+                key_rules=settings.key_rules,
                 peer_is_trusted=_peer_is_trusted(settings),
                 now=time.time,
             )

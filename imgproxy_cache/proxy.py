@@ -24,7 +24,7 @@ from imgproxy_cache.core.answer_fields import AnswerFields, answer_headers, stor
 from imgproxy_cache.core.cache_status import cache_status, cache_status_of_failure
 from imgproxy_cache.core.headers import Headers
 from imgproxy_cache.core.imgproxy_path import ImgproxyPath, PathRules, read_path
-from imgproxy_cache.core.key import key_from_target, path_from_target
+from imgproxy_cache.core.key import KeyRules, identity_from_target, key_from_target
 from imgproxy_cache.core.policy import (
     NotStored,
     StorageRules,
@@ -116,6 +116,7 @@ class Proxy:
         info_log: InfoLog,
         path_rules: PathRules,
         storage_rules: StorageRules,
+        key_rules: KeyRules,
         peer_is_trusted: Callable[[str], bool],
         now: Callable[[], float],
     ) -> None:
@@ -126,6 +127,7 @@ class Proxy:
         self._info_log = info_log
         self._path_rules = path_rules
         self._storage_rules = storage_rules
+        self._key_rules = key_rules
         self._peer_is_trusted = peer_is_trusted
         self._now = now
         self._flights: dict[Hashable, Flight] = {}
@@ -259,8 +261,8 @@ class Proxy:
         fields = stored_fields(flight.fields)
         self._uploads.offer(
             Upload(
-                key=key_from_target(request.target),
-                path=path_from_target(request.target),
+                key=key_from_target(request.target, self._key_rules),
+                path=identity_from_target(request.target, self._key_rules),
                 chunks=flight.chunks,
                 size=flight.size,
                 content_type=fields.content_type,

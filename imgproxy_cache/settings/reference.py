@@ -133,7 +133,8 @@ SETTINGS = (
     Setting(
         "CACHE_READ_THROUGH",
         "false",
-        "Look in memory, on disk and in the store before asking imgproxy.",
+        "Look in memory, on disk and in the store before asking imgproxy."
+        " Not in this version: `true` is refused at start.",
     ),
     Setting(
         "CACHE_MEMORY_BYTES",

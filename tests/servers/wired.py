@@ -169,6 +169,7 @@ async def wired_proxy(
             info_log=lambda event, **fields: requests.append(fields),
             path_rules=given.path_rules,
             storage_rules=given.storage_rules,
+            key_rules=given.key_rules,
             peer_is_trusted=_peer_is_trusted(given),
             now=lambda: NOW,
         )
