@@ -30,9 +30,8 @@ Starts imgproxy and the proxy in front of it, and stops both when one of them en
 
 The proxy listens on IMGPROXY_BIND (:8080), imgproxy on the address of CACHE_UPSTREAM_URL
 (127.0.0.1:8081). An imgproxy on another machine is not started: the proxy then runs alone.
-With CACHE_READ_THROUGH=true images are looked for in memory, in CACHE_DISK_DIR and in the store
-before imgproxy is asked. Logs of both go to stdout. SIGTERM or Ctrl-C stops the proxy first, when
-its answers and uploads are done, then imgproxy.
+Logs of both go to stdout. SIGTERM or Ctrl-C stops the proxy first, when its answers and uploads
+are done, then imgproxy.
 
 Exit status: 0 when asked to stop; 2 when settings are wrong; else that of the program that ended.
 
@@ -113,11 +112,8 @@ def _serve(_arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
 def _without_read_through(settings: Settings) -> Settings:
     """Raises: SettingsError where more is asked for than this version does."""
     if settings.read_through is not None:
-        raise SettingsError(
-            (
-                "CACHE_READ_THROUGH='true': expected false: this version checks, and does not use, it",
-            )
-        )
+        problem = "CACHE_READ_THROUGH='true': expected false: this version has no read-through yet"
+        raise SettingsError((problem,))
     return settings
 
 
