@@ -22,14 +22,23 @@ from starlette.types import ASGIApp, Lifespan, Receive, Scope, Send
 
 from imgproxy_cache.admin import Check, admin_app
 from imgproxy_cache.buffer import Buffer
+from imgproxy_cache.core.cache_status import cache_status_of_hit
+from imgproxy_cache.core.hit import hit_fields, hit_head
+from imgproxy_cache.core.kept import KeptAnswer
 from imgproxy_cache.core.location import whereabouts
 from imgproxy_cache.errors import StoreError
 from imgproxy_cache.health import ImgproxyHealth
 from imgproxy_cache.log import InfoLog
 from imgproxy_cache.metrics import Level, Metrics
 from imgproxy_cache.proxy import Proxy
+from imgproxy_cache.read_through import ReadThrough, Staleness
+from imgproxy_cache.read_through.admission import Admission
+from imgproxy_cache.read_through.fast_lane import FastLane, HitEvents
 from imgproxy_cache.settings import Settings
 from imgproxy_cache.stores import Store, open_store
+from imgproxy_cache.tiers import HeadAt
+from imgproxy_cache.tiers.disk import open_disk_tier
+from imgproxy_cache.tiers.memory import MemoryTier
 from imgproxy_cache.uploads import Uploads
 from imgproxy_cache.uploads.events import UploadEvents
 from imgproxy_cache.uploads.spool import open_spool
@@ -38,6 +47,8 @@ from imgproxy_cache.upstream import Upstream
 
 LEVELS_SECONDS = 1.0
 STORE_CHECK_SECONDS = 5.0
+# Each takes more than a kilobyte: bytes are the bound in practice.
+MOST_ITEMS_IN_MEMORY = 1_000_000
 # Of a stop's time this is kept for uploads that slow readers and imgproxy must not use up.
 LAST_UPLOADS_SECONDS = 0.5
 
@@ -96,10 +107,11 @@ def proxy_app(
     catch_all = CatchAll()
 
     @asynccontextmanager
-    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+    async def lifespan(app: Starlette) -> AsyncIterator[dict[str, object]]:
         async with AsyncExitStack() as stack:
             store = await stack.enter_async_context(open_store(settings.store))
             upstream = await stack.enter_async_context(upstream_from(settings))
+            read_through = await stack.enter_async_context(read_through_from(settings, store))
             uploads = await stack.enter_async_context(
                 uploads_from(settings, store, metrics, info_log=info_log)
             )
@@ -109,10 +121,13 @@ def proxy_app(
                 max_waiting=settings.upstream_queue_items,
             )
             metrics.watch(*_levels(upstream, buffer, uploads))
+            fast_lane = fast_lane_of(settings, read_through, metrics)
             proxy = catch_all.endpoint = Proxy(
                 upstream=upstream,
                 buffer=buffer,
                 uploads=uploads,
+                read_through=read_through,
+                fast_lane=fast_lane,
                 metrics=metrics,
                 info_log=info_log,
                 path_rules=settings.path_rules,
@@ -132,21 +147,91 @@ def proxy_app(
             if admin_sockets:
                 admin = admin_app(checks, metrics.text)
                 await stack.enter_async_context(_serving(admin, admin_sockets))
-            yield
+            yield {"fast_lane": fast_lane}
 
     return Application(catch_all, lifespan=lifespan)
 
 
 def upstream_from(settings: Settings, *, max_connections: int | None = None) -> Upstream:
+    if max_connections is None:
+        read_through = settings.read_through
+        max_connections = (
+            settings.upstream_connections if read_through is None else read_through.fill_concurrency
+        )
     return Upstream(
         settings.upstream_host,
         settings.upstream_port,
-        max_connections=max_connections or settings.upstream_connections,
+        max_connections=max_connections,
         max_waiting=settings.upstream_queue_items,
         wait_seconds=settings.upstream_wait_seconds,
         connect_timeout_seconds=settings.upstream_connect_timeout_seconds,
         read_timeout_seconds=settings.upstream_read_timeout_seconds,
     )
+
+
+@asynccontextmanager
+async def read_through_from(
+    settings: Settings, store: Store, *, now: Callable[[], float] = time.time
+) -> AsyncIterator[ReadThrough | None]:
+    """One worker's tiers; None where read-through is off."""
+    given = settings.read_through
+    if given is None:
+        yield None
+        return
+    async with AsyncExitStack() as stack:
+        disk = None
+        if given.disk_dir is not None:
+            disk = await stack.enter_async_context(
+                open_disk_tier(
+                    given.disk_dir,
+                    whereabouts(settings.store),
+                    max_bytes=given.disk_bytes,
+                    head_at=_head_of_hits(b"disk"),
+                    now=now,
+                    queue_bytes=settings.upload_queue_bytes,
+                    queue_items=settings.upload_queue_items,
+                )
+            )
+        read_through = ReadThrough(
+            memory=MemoryTier(
+                max_bytes=given.memory_bytes,
+                max_items=MOST_ITEMS_IN_MEMORY,
+                head_at=_head_of_hits(b"memory"),
+            ),
+            disk=disk,
+            store=None,
+            path_rules=settings.path_rules,
+            key_rules=settings.key_rules,
+            admission=Admission(),
+            staleness=Staleness(
+                while_revalidate_seconds=given.stale_while_revalidate_seconds,
+                if_error_seconds=given.stale_if_error_seconds,
+                negative_seconds=given.negative_seconds,
+            ),
+        )
+        stack.push_async_callback(read_through.close)
+        yield read_through
+
+
+def fast_lane_of(
+    settings: Settings,
+    read_through: ReadThrough | None,
+    events: HitEvents,
+    *,
+    now: Callable[[], float] = time.time,
+) -> FastLane | None:
+    """None where there are no tiers, and where each hit is to have its line in the log."""
+    if read_through is None or settings.log_level == "debug":
+        return None
+    return FastLane(read_through, events, now=now)
+
+
+def _head_of_hits(tier: bytes) -> HeadAt:
+    def head_at(kept: KeptAnswer, size: int, now: float) -> bytes:
+        status = cache_status_of_hit(kept.lifetimes, now, tier)
+        return hit_head(hit_fields(kept, now=now, cache_status=status, size=size), kept.status)
+
+    return head_at
 
 
 def uploads_from(

@@ -99,22 +99,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(_arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     from imgproxy_cache.run import run  # noqa: PLC0415
 
-    _without_read_through(Settings.from_environ(environ))
     return run(environ)
 
 
 def _serve(_arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     from imgproxy_cache.server import serve  # noqa: PLC0415
 
-    leave(serve(_without_read_through(Settings.from_environ(environ))))
-
-
-def _without_read_through(settings: Settings) -> Settings:
-    """Raises: SettingsError where more is asked for than this version does."""
-    if settings.read_through is not None:
-        problem = "CACHE_READ_THROUGH='true': expected false: this version has no read-through yet"
-        raise SettingsError((problem,))
-    return settings
+    leave(serve(Settings.from_environ(environ)))
 
 
 def _imgproxy(_arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:

@@ -70,6 +70,10 @@ class UpstreamBusy(UpstreamError):  # noqa: N818
     """No connection to imgproxy, or no buffer for its answer, came free in time."""
 
 
+class UpstreamFailing(UpstreamError):  # noqa: N818
+    """imgproxy failed several times in a row, and is not asked for a moment."""
+
+
 class ListenError(ImgproxyCacheError):
     """An address that we cannot listen on."""
 

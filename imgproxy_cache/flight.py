@@ -18,6 +18,7 @@ from imgproxy_cache.core.answer_fields import AnswerFields, read_answer_fields
 from imgproxy_cache.core.headers import Headers
 from imgproxy_cache.core.policy import NotStored
 from imgproxy_cache.errors import UpstreamBusy, UpstreamError
+from imgproxy_cache.fills import Fill
 from imgproxy_cache.upstream import Exchange, Upstream
 
 # How much of an answer that is not buffered is read ahead of its slowest client.
@@ -37,8 +38,8 @@ class Flight:
     room); otherwise it streams: imgproxy is read no faster than the slowest
     passenger, and what all have taken is dropped.
 
-    `judge` says of status and header fields why the answer is not to be stored;
-    `landed` is called once when the answer has ended, whole or not.
+    What is to be done with the answer is the business of `fill`; `landed` is called once
+    when it has ended, whole or not.
     """
 
     __slots__ = (
@@ -48,17 +49,16 @@ class Flight:
         "_exchange",
         "_first",
         "_is_head",
-        "_judge",
         "_landed",
         "_max_object_bytes",
         "_passengers",
-        "_request",
         "_sleepers",
         "_taken",
         "_upstream",
         "_window",
         "error",
         "fields",
+        "fill",
         "has_begun",
         "is_over",
         "is_streaming",
@@ -72,13 +72,13 @@ class Flight:
         self,
         upstream: Upstream,
         buffer: Buffer,
-        request: bytes,
+        fill: Fill,
         *,
         is_head: bool,
         max_object_bytes: int,
-        judge: Callable[[int, AnswerFields], NotStored | None],
         landed: Callable[[Flight], None],
     ) -> None:
+        self.fill = fill
         self.status = 0
         self.fields = NO_FIELDS
         self.why_not_stored: NotStored | None = None
@@ -90,10 +90,8 @@ class Flight:
         self.error: UpstreamError | None = None
         self._upstream = upstream
         self._buffer = buffer
-        self._request = request
         self._is_head = is_head
         self._max_object_bytes = max_object_bytes
-        self._judge = judge
         self._landed = landed
         self._exchange: Exchange | None = None
         self._claim: Claim | None = None
@@ -146,7 +144,7 @@ class Flight:
     def answer_began(self, status: int, headers: Headers) -> None:
         self.status = status
         self.fields = fields = read_answer_fields(status, headers)
-        self.why_not_stored = self._judge(status, fields)
+        self.why_not_stored = self.fill.judge(status, fields)
         length = 0 if self._is_head else fields.content_length
         if length is None:
             self._show()
@@ -190,7 +188,7 @@ class Flight:
 
     def _fetch(self) -> None:
         self._claim = None
-        self._exchange = self._upstream.fetch(self._request, self, is_head=self._is_head)
+        self._exchange = self._upstream.fetch(self.fill.wire(), self, is_head=self._is_head)
 
     def _refuse(self) -> None:
         self._claim = None
@@ -303,21 +301,21 @@ class Passenger:
     """
     One client's place in a :class:`Flight`.
 
-    Both methods raise :class:`ClientGone` once :meth:`hang_up` was called, and
+    What waits raises :class:`ClientGone` once :meth:`hang_up` was called, and
     the flight's :class:`~imgproxy_cache.errors.UpstreamError` when it failed.
     """
 
-    __slots__ = ("_flight", "_is_gone", "_wakeup", "position")
+    __slots__ = ("_is_gone", "_wakeup", "flight", "position")
 
     def __init__(self, flight: Flight) -> None:
         self.position = 0
-        self._flight = flight
+        self.flight = flight
         self._is_gone = False
         self._wakeup: asyncio.Future[None] | None = None
 
     async def beginning(self) -> None:
         """Wait for status and header fields."""
-        flight = self._flight
+        flight = self.flight
         while not flight.has_begun:
             await self._progress()
         if flight.error is not None and flight.chunk(0) is None:
@@ -329,9 +327,14 @@ class Passenger:
             await self._progress()
         return taken
 
+    async def end(self) -> None:
+        """Wait until all of the answer is there, or it turned out to be too large for that."""
+        while not self.flight.is_over and not self.flight.is_streaming:
+            await self._progress()
+
     def take(self) -> tuple[bytes, bool] | None:
         """As :meth:`next_chunk`, but None where that would wait."""
-        flight = self._flight
+        flight = self.flight
         chunk = flight.chunk(self.position)
         if chunk is None:
             return (b"", True) if flight.is_last(self.position) else None
@@ -348,14 +351,14 @@ class Passenger:
             self._wakeup.set_result(None)
 
     def leave(self) -> None:
-        self._flight.leave(self)
+        self.flight.leave(self)
 
     async def _progress(self) -> None:
         if self._is_gone:
             raise ClientGone
-        if self._flight.error is not None:
-            raise self._flight.error
-        self._wakeup = self._flight.progress()
+        if self.flight.error is not None:
+            raise self.flight.error
+        self._wakeup = self.flight.progress()
         await self._wakeup
         if self._is_gone:
             raise ClientGone

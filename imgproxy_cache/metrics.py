@@ -31,6 +31,8 @@ SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 1
 # From an upload at once to one after a long outage.
 AGES = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 5, 30, 60, 300, 1800, 7200, 86_400, 604_800)
 
+HITS = {tier: f"hit-{tier}" for tier in ("memory", "disk")}
+
 WORST_COUNTS = ("_seconds", "_is_down", "_is_failing")
 
 Level = tuple[str, str, Callable[[], float]]
@@ -48,6 +50,7 @@ class Metrics:
         self._requests = self._counter(
             "requests", "Requests by outcome (the reason where an image was not stored)", "outcome"
         )
+        self._at_once = self._counter("hits_at_once", "Hits of the fast lane, without parsing")
         self._collapsed = self._counter("requests_collapsed", "Requests that shared a fetch")
         self._cut_off = self._counter(
             "clients_cut_off", "Clients that took too little for too long"
@@ -72,6 +75,7 @@ class Metrics:
         self._upload_bytes_by: defaultdict[str, int] = defaultdict(int)
         self._answered = 0
         self._fetched = 0
+        self._hits_at_once = 0
         _forget_dead_workers()
 
     # Requests
@@ -82,6 +86,13 @@ class Metrics:
         self._seconds.add(seconds)
         if collapsed:
             self._collapsed.inc()
+
+    def hit_at_once(self, tier: str, seconds: float, size: int) -> None:
+        """One that the proxy never saw, because it was at hand."""
+        self._requests_by[HITS[tier]] += 1
+        self._hits_at_once += 1
+        self._answered += size
+        self._seconds.add(seconds)
 
     def request_refused(self, outcome: str) -> None:
         """One that the proxy never saw."""
@@ -173,6 +184,7 @@ class Metrics:
             self._upload_bytes.labels(result).inc(number)
         self._answer_bytes.inc(self._answered)
         self._fetched_bytes.inc(self._fetched)
+        self._at_once.inc(self._hits_at_once)
         for tallied in (
             self._seconds,
             self._upload_seconds,
@@ -184,7 +196,7 @@ class Metrics:
         self._fetches_by.clear()
         self._uploads_by.clear()
         self._upload_bytes_by.clear()
-        self._answered = self._fetched = 0
+        self._answered = self._fetched = self._hits_at_once = 0
         for gauge, read in self._levels:
             gauge.set(read())
 

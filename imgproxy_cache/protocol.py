@@ -7,6 +7,8 @@ uvicorn's HTTP protocol, with what it leaves out.
   not exactly one ``Host`` (RFC 9112 section 3.2).
 * Limits that uvicorn and llhttp do not have: size and time of a request's head,
   time of its body, and clients that do not take their answer.
+* What is at hand for a request that is known byte for byte is given before anything is parsed:
+  by the application's fast lane, if it has one (its lifespan's state, `fast_lane`).
 * The application can watch the connection (``scope["extensions"]["imgproxy_cache"]``
   is the :class:`ClientConnection`) without a task that waits for ``http.disconnect``.
 """
@@ -28,6 +30,7 @@ from uvicorn.protocols.http.httptools_impl import (
 
 from imgproxy_cache.core.request_fields import RequestFields
 from imgproxy_cache.cycle import NOBODY_WAITS, AnswerCycle, reset, unacknowledged
+from imgproxy_cache.read_through.fast_lane import FastLane
 
 # As nginx's large_client_header_buffers and Apache's LimitRequestFields: far above
 # what browsers send, far below what hurts.
@@ -111,6 +114,8 @@ class ClientConnection(HttpToolsProtocol):
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
+        self._fast_lane: FastLane | None = self.app_state.get("fast_lane")
+        self._read: bytes | None = None  # what came last, if it is all of one request
         self._arrival_seconds = arrival_seconds
         self._stall_seconds = client_stall_seconds
         self._stall_bytes = max(1.0, min_client_bytes_per_second * client_stall_seconds)
@@ -179,6 +184,9 @@ class ClientConnection(HttpToolsProtocol):
         if self._refusal is not None:
             return
         phase_before = self._phase
+        is_first = phase_before is IDLE and (self.cycle is None or self.cycle.response_complete)
+        if is_first and self._is_answered_at_once(data):
+            return
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade:
@@ -197,12 +205,33 @@ class ClientConnection(HttpToolsProtocol):
             if self._body_bytes > MAX_BODY_WIRE_BYTES:
                 self.transport.abort()
                 return
+        self._read = data if is_first and self._phase is IDLE and not self.pipeline else None
         if self.pipeline:  # nothing is read until its turn comes
             self._expect_no_more()
         elif self._phase is not IDLE or not self._is_answering():
             self._expect_more()
         elif self._arrival_timer is not None:
             self._expect_no_more()
+
+    def _is_answered_at_once(self, data: bytes) -> bool:
+        if (
+            self._fast_lane is None
+            or self.flow.write_paused
+            or not self._fast_lane.answer(data, self.transport.write)
+        ):
+            return False
+        self.server_state.total_requests += 1
+        if self._arrival_timer is not None:
+            self._expect_no_more()
+        if self.transport.get_write_buffer_size():
+            self._watch_for_stall()
+        self._becomes_idle()
+        return True
+
+    def read_alone(self) -> bytes | None:
+        """What the fast lane can learn from: see :class:`~imgproxy_cache.proxy.Client`."""
+        read, self._read = self._read, None
+        return read if self._answering.keep_alive else None
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -296,9 +325,7 @@ class ClientConnection(HttpToolsProtocol):
         else:
             if self._head_bytes > MAX_KEPT_HEAD_BYTES and self._phase is IDLE:
                 self._forget_request()
-            self._idle_since = self.loop.time()
-            if self.timeout_keep_alive_task is None:
-                self._close_when_idle_after(self.timeout_keep_alive)
+            self._becomes_idle()
         if self._refusal is not None and not self._is_answering():
             self._answer_refusal(self._refusal)
 
@@ -311,10 +338,15 @@ class ClientConnection(HttpToolsProtocol):
     # Connections that wait for another request
 
     def _forget_request(self) -> None:
-        self.fields = None
+        self.fields = self._read = None
         self.url = self.scope["raw_path"] = b""
         self.headers = self.scope["headers"] = []
         self.scope["path"] = ""
+
+    def _becomes_idle(self) -> None:
+        self._idle_since = self.loop.time()
+        if self.timeout_keep_alive_task is None:
+            self._close_when_idle_after(self.timeout_keep_alive)
 
     def _close_when_idle_after(self, seconds: float) -> None:
         # One timer for the connection's life, set anew when it fires too early, costs less than

@@ -1,5 +1,5 @@
 """
-The flow of one request: read it, find or start its flight, relay the answer, keep the image.
+The flow of one request: read it, look into the tiers, find or start its flight, relay the answer.
 
 An ASGI application behind :class:`~imgproxy_cache.protocol.ClientConnection`.
 """
@@ -7,52 +7,61 @@ An ASGI application behind :class:`~imgproxy_cache.protocol.ClientConnection`.
 from __future__ import annotations
 
 import asyncio
-import re
-import secrets
 import time
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass
-from email.utils import formatdate
-from functools import partial
-from typing import Final, NamedTuple, Protocol
+from contextlib import suppress
+from math import floor
+from typing import Final, Protocol
 
 import structlog
 from starlette.types import Receive, Scope, Send
 
-from imgproxy_cache.buffer import Buffer
-from imgproxy_cache.core.answer_fields import AnswerFields, answer_headers, stored_fields
-from imgproxy_cache.core.cache_status import cache_status, cache_status_of_failure
-from imgproxy_cache.core.headers import Headers
-from imgproxy_cache.core.imgproxy_path import ImgproxyPath, PathRules, read_path
-from imgproxy_cache.core.key import KeyRules, identity_from_target, key_from_target
-from imgproxy_cache.core.policy import (
-    NotStored,
-    StorageRules,
-    why_not_stored,
-    why_not_stored_whole,
+from imgproxy_cache.answer import (
+    BODY_TOO_LARGE,
+    CLIENT_GONE,
+    Answer,
+    answer_failure,
+    give,
+    name_of,
+    new_request_id,
+    read_away_body,
+    refuse_body,
 )
+from imgproxy_cache.buffer import Buffer
+from imgproxy_cache.core.answer_fields import answer_headers
+from imgproxy_cache.core.cache_status import (
+    Forwarded,
+    cache_status,
+    cache_status_of_hit,
+    cache_status_of_stale,
+)
+from imgproxy_cache.core.imgproxy_path import PathRules, read_path
+from imgproxy_cache.core.kept import KeptAnswer
+from imgproxy_cache.core.key import KeyRules
+from imgproxy_cache.core.policy import StorageRules
 from imgproxy_cache.core.printable import printable_target
+from imgproxy_cache.core.request import Request
 from imgproxy_cache.core.request_fields import RequestFields, read_request_fields
 from imgproxy_cache.core.sharing import flight_key
-from imgproxy_cache.errors import (
-    UpstreamBusy,
-    UpstreamError,
-    UpstreamTimedOut,
-)
+from imgproxy_cache.core.validation import is_outage
+from imgproxy_cache.errors import UpstreamError, UpstreamFailing
+from imgproxy_cache.fills import Fill, Keeper
 from imgproxy_cache.flight import ClientGone, Flight, Passenger
 from imgproxy_cache.log import InfoLog
 from imgproxy_cache.metrics import Metrics
+from imgproxy_cache.read_through import Found, ReadThrough, found_in
+from imgproxy_cache.read_through.fast_lane import FastLane
 from imgproxy_cache.uploads import Uploads
-from imgproxy_cache.uploads.pending import Upload
 from imgproxy_cache.upstream import Upstream
 
-MAX_REQUEST_BODY_BYTES: Final = 64 * 1024
-RETRY_AFTER_SECONDS: Final = 1
-# Outcomes that have no other name yet.
-BODY_TOO_LARGE: Final = "body-too-large"
-CLIENT_GONE: Final = "client-gone"
-
 log = structlog.get_logger()
+
+# What memory answers is too much for a log, and nothing happens in it.
+NOT_LOGGED: Final = "hit-memory"
+STALE_IF_ERROR: Final = "stale-if-error"
+STALE_WHILE_REVALIDATE: Final = "stale-while-revalidate"
+REVALIDATED: Final = "revalidated"
+STORED: Final = "stored"
 
 
 class Client(Protocol):
@@ -72,38 +81,19 @@ class Client(Protocol):
 
     def break_off(self) -> None: ...
 
-
-class Request(NamedTuple):
-    """A request as imgproxy is asked it (made in a third of a frozen dataclass's time)."""
-
-    method: str
-    target: bytes
-    fields: RequestFields
-    path: ImgproxyPath | None
-    flight_key: Hashable | None
-
-    def wire(self) -> bytes:
-        return b"%b %b HTTP/1.1\r\n%b\r\n" % (
-            self.method.encode("ascii"),
-            self.target,
-            self.fields.lines,
-        )
-
-
-@dataclass(slots=True)
-class Answer:
-    """What a client has been given, for log and metrics."""
-
-    status: int = 0
-    size: int = 0
+    def read_alone(self) -> bytes | None:
+        """
+        The bytes of its request, if they came whole and alone in one read, of HTTP/1.1, and
+        the connection stays open: what the fast lane can learn from.
+        """
 
 
 class Proxy:
     """
-    Answers every request from imgproxy, and hands good images to `uploads`.
+    Answers every request from the tiers or imgproxy, and has good images kept.
 
     `peer_is_trusted` says whose ``X-Forwarded-*`` are believed; `now` is the
-    time in seconds since the epoch.
+    time in seconds since the epoch.  Without `read_through` every request goes to imgproxy.
     """
 
     def __init__(
@@ -112,6 +102,8 @@ class Proxy:
         upstream: Upstream,
         buffer: Buffer,
         uploads: Uploads,
+        read_through: ReadThrough | None,
+        fast_lane: FastLane | None,
         metrics: Metrics,
         info_log: InfoLog,
         path_rules: PathRules,
@@ -122,12 +114,20 @@ class Proxy:
     ) -> None:
         self._upstream = upstream
         self._buffer = buffer
-        self._uploads = uploads
+        self._read_through = read_through
+        self._fast_lane = fast_lane
+        self._keeper = Keeper(
+            rules=storage_rules,
+            key_rules=key_rules,
+            uploads=uploads,
+            tiers=read_through,
+            events=metrics,
+            now=now,
+        )
         self._metrics = metrics
         self._info_log = info_log
         self._path_rules = path_rules
         self._storage_rules = storage_rules
-        self._key_rules = key_rules
         self._peer_is_trusted = peer_is_trusted
         self._now = now
         self._flights: dict[Hashable, Flight] = {}
@@ -136,37 +136,27 @@ class Proxy:
         began = time.perf_counter()
         client: Client = scope["extensions"]["imgproxy_cache"]
         request = self._read(scope, client)
-        answer = Answer()
+        answer = Answer(request, send)
         if request.fields.has_body:
-            problem = await _read_away_body(scope["headers"], receive)
+            problem = await read_away_body(scope["headers"], receive)
             if problem == BODY_TOO_LARGE:
-                await _refuse_body(request, answer, send)
+                await refuse_body(answer)
             if problem is not None:
                 if not client.has_refused:
-                    self._report(request, answer, problem, began)
+                    self._report(answer, problem, began)
                 return
-        flight, collapsed = self._find_or_start(request)
-        passenger = flight.board()
-        client.on_lost = passenger.hang_up
-        if client.is_lost:
-            passenger.hang_up()
-        try:
-            await passenger.beginning()
-            await _relay(request, flight, passenger, collapsed, answer, send)
-            outcome = str(flight.why_not_stored or "stored")
-        except ClientGone:
-            outcome = CLIENT_GONE
-        except UpstreamError as error:
-            outcome = _name(error)
-            if answer.status:
-                client.break_off()
-            else:
-                await _answer_failure(request, error, answer, send)
-            _log_failure(request, answer, error)
-        finally:
-            client.on_lost = None
-            flight.leave(passenger)
-        self._report(request, answer, outcome, began, collapsed=collapsed)
+        collapsed, found = False, None
+        if self._read_through is not None and request.resource is not None:
+            found = await self._look_up(self._read_through, request, client)
+        if found is not None and self._is_fresh(found):
+            outcome = f"hit-{found.tier.decode('ascii')}"
+            await self._give_hit(found, answer)
+        elif found is not None and self._may_be_given_while_validated(found, request):
+            outcome = STALE_WHILE_REVALIDATE
+            await self._give_hit(found, answer)
+        else:
+            outcome, collapsed = await self._ask_imgproxy(found, client, answer)
+        self._report(answer, outcome, began, collapsed=collapsed)
 
     async def finish(self, deadline: float) -> None:
         """
@@ -180,20 +170,33 @@ class Proxy:
                 log.warning("fetch.abandoned", items=len(flights))
                 return
             await asyncio.wait([flights[0].progress()], timeout=left)
+        if self._keeper.under_way:
+            await asyncio.wait(self._keeper.under_way, timeout=max(0, deadline - loop.time()))
 
     def _read(self, scope: Scope, client: Client) -> Request:
         method: str = scope["method"]
         target: bytes = scope["raw_path"]
         path = read_path(target, self._path_rules)
+        resource = None
+        if self._read_through is not None and method in ("GET", "HEAD"):
+            resource = self._read_through.resource(target, path)
         fields = client.fields
         if path is not None and path.is_raw:
-            fields = self._fields(scope, keep_accept_encoding=True)
-        elif fields is None or fields.received != scope["headers"]:
-            fields = client.fields = self._fields(scope, keep_accept_encoding=False)
+            fields = self._fields(scope, keep_accept_encoding=True, for_tiers=False)
+        elif (
+            fields is None
+            or fields.received != scope["headers"]
+            or fields.for_tiers is (resource is None)
+        ):
+            fields = client.fields = self._fields(
+                scope, keep_accept_encoding=False, for_tiers=resource is not None
+            )
         key = flight_key(method, target, path, fields.sharing)
-        return Request(method, target, fields, path, key)
+        return Request(method, target, fields, path, resource if fields.may_read else None, key)
 
-    def _fields(self, scope: Scope, *, keep_accept_encoding: bool) -> RequestFields:
+    def _fields(
+        self, scope: Scope, *, keep_accept_encoding: bool, for_tiers: bool
+    ) -> RequestFields:
         client_ip: str = scope["client"][0]
         return read_request_fields(
             scope["headers"],
@@ -202,135 +205,203 @@ class Proxy:
             peer_is_trusted=self._peer_is_trusted(client_ip),
             keep_accept_encoding=keep_accept_encoding,
             cookie_passthrough=self._storage_rules.cookie_passthrough,
+            secret=self._storage_rules.secret,
+            for_tiers=for_tiers,
         )
 
-    def _find_or_start(self, request: Request) -> tuple[Flight, bool]:
-        """The flight that fetches this answer, and whether it was under way."""
+    async def _look_up(
+        self, read_through: ReadThrough, request: Request, client: Client
+    ) -> Found | None:
+        """The best that the tiers have, fresh or not."""
+        resource, fields = request.resource, request.fields
+        if resource is None:
+            return None
+        found = read_through.find_now(resource, fields.for_upstream)
+        if self._fast_lane is not None and (read := client.read_alone()) is not None:
+            self._fast_lane.learn(read, fields)
+        if found is None or not self._is_fresh(found):
+            found = await read_through.search(request, resource, found)
+        return found
+
+    def _is_fresh(self, found: Found) -> bool:
+        return self._now() < found.metadata.lifetimes.fresh_until
+
+    def _may_be_given_while_validated(self, found: Found, request: Request) -> bool:
+        """As `stale-while-revalidate` has it: imgproxy is asked, and nobody waits for that."""
+        if self._now() >= found.metadata.lifetimes.stale_while_revalidate_until:
+            return False
+        if request.method == "GET":
+            with suppress(UpstreamFailing):
+                self._find_or_start(request, found)
+        return True
+
+    async def _give_hit(self, found: Found, answer: Answer) -> None:
+        now = float(floor(self._now()))  # the fast lane makes one head a second
+        status = cache_status_of_hit(found.metadata.lifetimes, now, found.tier)
+        await give(found, answer, now=now, cache_status=status)
+
+    async def _ask_imgproxy(
+        self, found: Found | None, client: Client, answer: Answer
+    ) -> tuple[str, bool]:
+        """Relay imgproxy's answer, or give what is kept where that is better; how that went."""
+        request = answer.request
+        collapsed, passenger = False, None
+        try:
+            flight, collapsed = self._find_or_start(request, found)
+            passenger = _board(flight, client)
+            await passenger.beginning()
+            if flight.fill.is_about_another:
+                passenger.leave()
+                flight, collapsed = self._find_or_start(request, None)
+                passenger = _board(flight, client)
+                await passenger.beginning()
+            outcome = None
+            if request.resource is not None:
+                outcome = await self._give_instead(found, passenger, answer)
+            if outcome is None:
+                await _relay(passenger, answer, self._forwarded(request, found), collapsed)
+                outcome = str(flight.why_not_stored or STORED)
+        except ClientGone:
+            outcome = CLIENT_GONE
+        except UpstreamError as error:
+            outcome = name_of(error)
+            if answer.status:
+                client.break_off()
+            elif found is not None and self._may_be_given_on_error(found):
+                await self._give_stale(found, 0, answer)
+                outcome = STALE_IF_ERROR
+            else:
+                await answer_failure(error, answer, self._forwarded(request, found))
+            _log_failure(answer, error)
+        finally:
+            if passenger is not None:
+                client.on_lost = None
+                passenger.leave()
+        return outcome, collapsed
+
+    def _find_or_start(self, request: Request, found: Found | None) -> tuple[Flight, bool]:
+        """
+        The flight that fetches this answer, and whether it was under way.
+
+        Raises:
+            UpstreamFailing: imgproxy is left alone for a moment
+        """
         key = request.flight_key
         if key is not None:
             flight = self._flights.get(key)
             if flight is not None and flight.can_be_boarded:
                 return flight, True
+        is_probe = self._read_through is not None and self._read_through.admission.ask()
+        stale = found.kept if found is not None and request.method == "GET" else None
         flight = Flight(
             self._upstream,
             self._buffer,
-            request.wire(),
+            Fill(self._keeper, request, stale, is_probe=is_probe),
             is_head=request.method == "HEAD",
             max_object_bytes=self._storage_rules.max_object_bytes,
-            judge=partial(self._judge, request),
-            landed=partial(self._landed, request),
+            landed=self._landed,
         )
         if key is not None:
             self._flights[key] = flight
         flight.start()
         return flight, False
 
-    def _judge(self, request: Request, status: int, fields: AnswerFields) -> NotStored | None:
-        return why_not_stored(
-            self._storage_rules,
-            method=request.method,
-            path=request.path,
-            request_headers=request.fields.for_upstream,
-            status=status,
-            fields=fields.by_name,
-            now=self._now(),
-        )
+    def _landed(self, flight: Flight) -> None:
+        key = flight.fill.request.flight_key
+        if self._flights.get(key) is flight:
+            del self._flights[key]
+        flight.fill.landed(flight)
 
-    def _landed(self, request: Request, flight: Flight) -> None:
-        """The fetch is over: keep the image, if it is one."""
-        if self._flights.get(request.flight_key) is flight:
-            del self._flights[request.flight_key]
-        if not flight.status:
-            return
-        self._metrics.fetch_ended(flight.status, flight.size)
-        if flight.why_not_stored is not None:
-            return
-        why_not = why_not_stored_whole(
-            self._storage_rules, size=flight.size, complete=flight.is_whole
-        )
-        if why_not is not None:
-            self._metrics.refused(why_not)
-            log.warning(
-                "image.refused",
-                message="announced as stored, but the body is not to be kept",
-                target=printable_target(request.target),
-                reason=why_not,
-                bytes=flight.size,
-            )
-            return
-        fields = stored_fields(flight.fields)
-        self._uploads.offer(
-            Upload(
-                key=key_from_target(request.target, self._key_rules),
-                path=identity_from_target(request.target, self._key_rules),
-                chunks=flight.chunks,
-                size=flight.size,
-                content_type=fields.content_type,
-                cache_control=fields.cache_control,
-                content_disposition=fields.content_disposition,
-            )
-        )
+    async def _give_instead(
+        self, found: Found | None, passenger: Passenger, answer: Answer
+    ) -> str | None:
+        """Give what is kept in the place of imgproxy's answer, where that is better."""
+        flight = passenger.flight
+        fill = flight.fill
+        if fill.is_validated and fill.kept is not None:
+            await self._give_validated(fill.kept, found, answer)
+            return REVALIDATED
+        if found is not None and is_outage(flight.status) and self._may_be_given_on_error(found):
+            await self._give_stale(found, flight.status, answer)
+            return STALE_IF_ERROR
+        if answer.request.fields.conditions and flight.why_not_stored is None:
+            # What of the image the client wants can be told when all of it is there.
+            await passenger.end()
+            kept = None if flight.is_streaming else await fill.whole()
+            if kept is not None:
+                status = cache_status(
+                    None, collapsed=False, forwarded=self._forwarded(answer.request, found)
+                )
+                whole = found_in(b"upstream", kept)
+                await give(whole, answer, now=self._now(), cache_status=status)
+                return STORED
+        return None
+
+    async def _give_validated(self, kept: KeptAnswer, found: Found | None, answer: Answer) -> None:
+        now, tier = self._now(), b"memory" if found is None else found.tier
+        status = cache_status_of_stale(kept.lifetimes, now, tier, 304)
+        await give(found_in(tier, kept), answer, now=now, cache_status=status)
+
+    async def _give_stale(self, found: Found, upstream_status: int, answer: Answer) -> None:
+        now = self._now()
+        lifetimes = found.metadata.lifetimes
+        status = cache_status_of_stale(lifetimes, now, found.tier, upstream_status)
+        await give(found, answer, now=now, cache_status=status)
+
+    def _may_be_given_on_error(self, found: Found) -> bool:
+        return self._now() < found.metadata.lifetimes.stale_if_error_until
+
+    def _forwarded(self, request: Request, found: Found | None) -> Forwarded:
+        """Why imgproxy was asked."""
+        if found is not None:
+            return Forwarded.STALE
+        if self._read_through is not None and request.resource is None:
+            return Forwarded.BYPASS
+        return Forwarded.URI_MISS
 
     def _report(
-        self,
-        request: Request,
-        answer: Answer,
-        outcome: str,
-        began: float,
-        *,
-        collapsed: bool = False,
+        self, answer: Answer, outcome: str, began: float, *, collapsed: bool = False
     ) -> None:
-        seconds = time.perf_counter() - began
+        ended = time.perf_counter()
         self._metrics.request_ended(
             outcome,
             collapsed=collapsed,
-            seconds=seconds,
+            seconds=ended - began,
             size=answer.size,
         )
-        self._info_log(
+        request = answer.request
+        report = log.debug if outcome == NOT_LOGGED else self._info_log
+        report(
             "request.served",
             method=request.method,
             target=printable_target(request.target),
             status=answer.status,
             bytes=answer.size,
-            milliseconds=round(seconds * 1000, 2),
+            milliseconds=round((ended - began) * 1000, 2),
             outcome=outcome,
             collapsed=collapsed,
         )
 
 
-async def _read_away_body(headers: Headers, receive: Receive) -> str | None:
-    """Read the body, which imgproxy has no use for; what kept it from coming whole, if so."""
-    size = sum(int(value) for name, value in headers if name == b"content-length")
-    if size > MAX_REQUEST_BODY_BYTES:
-        return BODY_TOO_LARGE
-    size = 0
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            return CLIENT_GONE
-        size += len(message["body"])
-        if size > MAX_REQUEST_BODY_BYTES:
-            return BODY_TOO_LARGE
-        if not message["more_body"]:
-            return None
+def _board(flight: Flight, client: Client) -> Passenger:
+    passenger = flight.board()
+    client.on_lost = passenger.hang_up
+    if client.is_lost:
+        passenger.hang_up()
+    return passenger
 
 
 async def _relay(
-    request: Request,
-    flight: Flight,
-    passenger: Passenger,
-    collapsed: bool,
-    answer: Answer,
-    send: Send,
+    passenger: Passenger, answer: Answer, forwarded: Forwarded, collapsed: bool
 ) -> None:
-    answer.status = flight.status
+    flight, request, send = passenger.flight, answer.request, answer.send
     headers = answer_headers(
         flight.fields,
-        cache_status=cache_status(flight.why_not_stored, collapsed=collapsed),
-        request_id=(request.fields.request_id or _new_request_id()) if collapsed else None,
+        cache_status=cache_status(flight.why_not_stored, collapsed=collapsed, forwarded=forwarded),
+        request_id=(request.fields.request_id or new_request_id()) if collapsed else None,
+        hides_etag=request.resource is not None,
     )
-    await send({"type": "http.response.start", "status": flight.status, "headers": headers})
+    await answer.begin(flight.status, headers)
     if not flight.is_over and flight.chunk(0) is None:
         # The head waits for the first bytes of a body, to go with them; not for imgproxy.
         await send({"type": "http.response.body", "body": b"", "more_body": True})
@@ -341,61 +412,13 @@ async def _relay(
         answer.size += len(chunk)
 
 
-async def _answer_failure(
-    request: Request, error: UpstreamError, answer: Answer, send: Send
-) -> None:
-    headers: Headers = []
-    if isinstance(error, UpstreamBusy):
-        status, reason = 503, f"imgproxy is busy: {error}"
-        headers.append((b"Retry-After", b"%d" % RETRY_AFTER_SECONDS))
-    elif isinstance(error, UpstreamTimedOut):
-        status, reason = 504, f"imgproxy did not answer in time: it {error}"
-    else:
-        status, reason = 502, f"imgproxy cannot be reached: {error}"
-    headers.append((b"Cache-Status", cache_status_of_failure(_name(error))))
-    await _answer(request, status, reason, headers, answer, send)
-
-
-async def _refuse_body(request: Request, answer: Answer, send: Send) -> None:
-    reason = f"a request body must not be over {MAX_REQUEST_BODY_BYTES} bytes"
-    await _answer(request, 413, reason, [], answer, send)
-
-
-async def _answer(
-    request: Request, status: int, reason: str, headers: Headers, answer: Answer, send: Send
-) -> None:
-    """Answer in our own name with one line of text."""
-    body = f"{reason}\n".encode()
-    answer.status = status
-    headers = [
-        (b"Content-Type", b"text/plain; charset=utf-8"),
-        (b"Content-Length", b"%d" % len(body)),
-        (b"Cache-Control", b"no-store"),
-        (b"Date", formatdate(usegmt=True).encode("ascii")),
-        (b"X-Request-ID", request.fields.request_id or _new_request_id()),
-        *headers,
-    ]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
-    answer.size = len(body)
-
-
-def _new_request_id() -> bytes:
-    return secrets.token_urlsafe(16).encode("ascii")
-
-
-def _name(error: UpstreamError) -> str:
-    """`UpstreamTimedOut` -> `timed-out`: the token for `Cache-Status` and metrics."""
-    words = re.findall("[A-Z][a-z]+", type(error).__name__)
-    return "-".join(words[1:]).lower()
-
-
-def _log_failure(request: Request, answer: Answer, error: UpstreamError) -> None:
+def _log_failure(answer: Answer, error: UpstreamError) -> None:
+    request = answer.request
     log.warning(
         "request.failed",
         method=request.method,
         target=printable_target(request.target),
         status=answer.status,
-        reason=_name(error),
+        reason=name_of(error),
         message=str(error),
     )

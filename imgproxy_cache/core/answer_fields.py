@@ -76,14 +76,19 @@ def read_answer_fields(status: int, headers: Headers) -> AnswerFields:
 
 
 def answer_headers(
-    fields: AnswerFields, *, cache_status: bytes, request_id: bytes | None
+    fields: AnswerFields,
+    *,
+    cache_status: bytes,
+    request_id: bytes | None,
+    hides_etag: bool = False,
 ) -> Headers:
     """
     The fields of an answer as they go on to one client.
 
     Our `Cache-Status` comes behind those of the caches before us.  A given
     `request_id` replaces imgproxy's: clients that share a fetch do not share it,
-    nor the cookies that were set for the one that asked first.
+    nor the cookies that were set for the one that asked first.  Where the tiers
+    answer with an `ETag` of their own, imgproxy's, which is the source's, is hidden.
 
     Source: RFC 9211 section 2
     """
@@ -91,6 +96,8 @@ def answer_headers(
     if request_id is not None:
         kept = [field for field in kept if field[0].lower() not in _OF_ONE_CLIENT]
         kept.append((b"X-Request-Id", request_id))
+    if hides_etag:
+        kept = [field for field in kept if field[0].lower() != b"etag"]
     return [*kept, (b"Cache-Status", cache_status)]
 
 

@@ -1,5 +1,5 @@
 """
-When to ask a store that fails: a circuit breaker, with back-off and full jitter.
+When to ask a store, or imgproxy, that fails: a circuit breaker, with back-off and full jitter.
 
 The libraries for back-off (stamina, tenacity) call one thing again until it works.  Here
 thousands of images wait for one store, and which of them is tried next is another's decision.
@@ -46,6 +46,8 @@ class Breaker:
     Times are seconds on any one clock; `random` numbers are from [0, 1).
     """
 
+    failures_to_open: int = FAILURES_TO_OPEN
+    longest_delay_seconds: float = LONGEST_DELAY_SECONDS
     is_open: bool = False
     probe_at: float = 0.0
     failures: int = 0
@@ -80,10 +82,16 @@ class Breaker:
             return Change.NONE  # it began before the store was known to be down
         self.failures += 1
         self._is_probing = False
-        if self.failures < FAILURES_TO_OPEN and kind not in NEEDS_AN_OPERATOR and not self.is_open:
+        if (
+            self.failures < self.failures_to_open
+            and kind not in NEEDS_AN_OPERATOR
+            and not self.is_open
+        ):
             return Change.NONE
         was_open, self.is_open = self.is_open, True
-        self.probe_at = now + delay_seconds(self.failures, kind, random)
+        self.probe_at = now + delay_seconds(
+            self.failures, kind, random, longest=self.longest_delay_seconds
+        )
         return Change.NONE if was_open else Change.OPENED
 
     def told_nothing(self, *, was_probe: bool) -> None:
@@ -94,16 +102,17 @@ class Breaker:
     def ask_now(self) -> None:
         """An operator says that it is mended: the next probe is due, and soon the one after."""
         self.probe_at = 0.0
-        self.failures = min(self.failures, FAILURES_TO_OPEN)
+        self.failures = min(self.failures, self.failures_to_open)
 
 
-def delay_seconds(failures: int, kind: str, random: float) -> float:
+def delay_seconds(
+    failures: int, kind: str, random: float, *, longest: float = LONGEST_DELAY_SECONDS
+) -> float:
     """
     Exponential back-off with full jitter, after so many failures in a row.
 
     Source: https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/
     """
-    longest = (
-        LONGEST_DELAY_UNTIL_MENDED_SECONDS if kind in NEEDS_AN_OPERATOR else LONGEST_DELAY_SECONDS
-    )
+    if kind in NEEDS_AN_OPERATOR:
+        longest = LONGEST_DELAY_UNTIL_MENDED_SECONDS
     return random * min(longest, FIRST_DELAY_SECONDS * 2.0 ** min(failures - 1, 20))

@@ -48,9 +48,8 @@ def reply(
     *,
     method: str,
     now: float,
-    detail: bytes,
+    cache_status: bytes,
     request_id: bytes | None = None,
-    forwarded: int | None = None,
     size: int | None = None,
 ) -> Reply:
     """
@@ -67,7 +66,7 @@ def reply(
     asked = _asked(request_headers)
     status, start, end = _status_and_part(kept, asked, method, whole, now)
     passing = passing_fields(
-        kept.lifetimes, now=now, detail=detail, request_id=request_id, forwarded=forwarded
+        kept.lifetimes, now=now, cache_status=cache_status, request_id=request_id
     )
     if status == 304:
         fields = _only(_OF_NOT_MODIFIED, lasting_fields(kept)) + passing

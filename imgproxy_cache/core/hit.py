@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Final
 
 from imgproxy_cache.core.answer_fields import AnswerFields
-from imgproxy_cache.core.freshness import current_age, time_to_live
+from imgproxy_cache.core.freshness import current_age
 from imgproxy_cache.core.headers import Headers
 from imgproxy_cache.core.http_date import http_date
 from imgproxy_cache.core.kept import KeptAnswer, Lifetimes, Selection
@@ -122,23 +122,19 @@ def hit_fields(
     kept: KeptAnswer,
     *,
     now: float,
-    detail: bytes,
+    cache_status: bytes,
     request_id: bytes | None = None,
-    forwarded: int | None = None,
     size: int | None = None,
 ) -> Headers:
     """
-    The fields of an answer out of a tier, which `detail` names.
+    The fields of an answer that is made of what is kept.
 
-    `request_id` is the client's, if it sent one.  `forwarded` is for an answer
-    about which imgproxy was asked first: its status, 0 where it gave none.
-    `size` is the body's, where `kept` comes without it.
+    `request_id` is the client's, if it sent one.  `size` is the body's, where `kept`
+    comes without it.
     """
     return [
         *lasting_fields(kept, size=size),
-        *passing_fields(
-            kept.lifetimes, now=now, detail=detail, request_id=request_id, forwarded=forwarded
-        ),
+        *passing_fields(kept.lifetimes, now=now, cache_status=cache_status, request_id=request_id),
     ]
 
 
@@ -156,16 +152,15 @@ def passing_fields(
     lifetimes: Lifetimes,
     *,
     now: float,
-    detail: bytes,
+    cache_status: bytes,
     request_id: bytes | None = None,
-    forwarded: int | None = None,
 ) -> Headers:
     """The fields that are of one answer, or of one second: as for :func:`hit_fields`."""
     fields = [(b"Age", b"%d" % current_age(lifetimes, now))]
     if request_id is not None:
         fields.append((b"X-Request-Id", request_id))
     # Behind those of the caches before us: RFC 9211 section 2.
-    fields.append((b"Cache-Status", _cache_status(lifetimes, now, detail, forwarded)))
+    fields.append((b"Cache-Status", cache_status))
     return fields
 
 
@@ -183,18 +178,6 @@ def hit_head(fields: Headers, status: int) -> bytes:
     lines = [name + b": " + value for name, value in fields]
     status_line = _STATUS_LINES.get(status) or b"HTTP/1.1 %d " % status
     return b"\r\n".join([status_line, *lines, b"", b""])
-
-
-def _cache_status(lifetimes: Lifetimes, now: float, detail: bytes, forwarded: int | None) -> bytes:
-    """What imgproxy was asked about is no hit, whatever it said (RFC 9211 section 2.1)."""
-    if forwarded is None:
-        how = b"hit"
-    elif forwarded:
-        how = b"fwd=stale; fwd-status=%d" % forwarded
-    else:
-        how = b"fwd=stale"
-    ttl = time_to_live(lifetimes, now)
-    return b"imgproxy-cache; %b; ttl=%d; detail=%b" % (how, ttl, detail)
 
 
 _STATUS_LINES: Final[Mapping[int, bytes]] = MappingProxyType(

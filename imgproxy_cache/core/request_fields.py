@@ -6,8 +6,13 @@ import re
 from collections.abc import Hashable
 from typing import NamedTuple
 
+from imgproxy_cache.core.access import may_read
 from imgproxy_cache.core.framing import has_body
-from imgproxy_cache.core.headers import Headers, request_headers_for_upstream
+from imgproxy_cache.core.headers import (
+    CONDITIONS_AND_RANGE,
+    Headers,
+    request_headers_for_upstream,
+)
 from imgproxy_cache.core.sharing import sharing_by_fields
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9_-]+")  # what imgproxy echoes
@@ -29,6 +34,12 @@ class RequestFields(NamedTuple):
     request_id: bytes | None
     has_body: bool
     sharing: Hashable | None
+    for_tiers: bool
+    """Read as those of a request that the tiers may answer, as far as they let it."""
+    may_read: bool
+    """They do."""
+    conditions: Headers
+    """`Range` and conditions, which are then for the tiers, and not for imgproxy."""
 
 
 def read_request_fields(
@@ -39,6 +50,8 @@ def read_request_fields(
     peer_is_trusted: bool,
     keep_accept_encoding: bool,
     cookie_passthrough: bool,
+    secret: bytes | None = None,
+    for_tiers: bool = False,
 ) -> RequestFields:
     """Read the fields; names are in lower case."""
     for_upstream = request_headers_for_upstream(
@@ -48,6 +61,14 @@ def read_request_fields(
         peer_is_trusted=peer_is_trusted,
         keep_accept_encoding=keep_accept_encoding,
     )
+    tiers_may_answer = for_tiers and may_read(
+        for_upstream, secret=secret, cookie_passthrough=cookie_passthrough
+    )
+    conditions: Headers = []
+    if tiers_may_answer:
+        conditions = [field for field in for_upstream if field[0] in CONDITIONS_AND_RANGE]
+    if conditions:
+        for_upstream = [field for field in for_upstream if field[0] not in CONDITIONS_AND_RANGE]
     return RequestFields(
         received=received,
         for_upstream=for_upstream,
@@ -55,6 +76,9 @@ def read_request_fields(
         request_id=_request_id(for_upstream),
         has_body=has_body(received),
         sharing=sharing_by_fields(for_upstream, cookie_passthrough=cookie_passthrough),
+        for_tiers=for_tiers,
+        may_read=tiers_may_answer,
+        conditions=conditions,
     )
 
 

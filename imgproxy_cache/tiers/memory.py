@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Final
 
 from imgproxy_cache.core.kept import Kept, KeptAnswer, Signpost, TierKey
 from imgproxy_cache.tiers import Counts, HeadAt
@@ -28,6 +29,7 @@ class Held:
     `metadata` is the answer without its body, `size` the body's.
     """
 
+    tier: Final = "memory"
     __slots__ = ("_body", "_head", "_head_at", "_is_in_one", "_second", "_wire", "metadata", "size")
 
     def __init__(self, kept: KeptAnswer, head_at: HeadAt) -> None:
@@ -81,7 +83,7 @@ class Held:
 class MemoryTier:
     """
     A :class:`~imgproxy_cache.tiers.Tier` that answers at once: `find` is for hits that shall
-    cost next to nothing, `get` for everybody else.
+    cost next to nothing (whoever finds nothing counts the miss), `get` for everybody else.
 
     `max_bytes` is for all that the entries take in memory, within some percent (resident it is a
     sixth more: the allocator's gaps); with 0 the tier is empty for ever.
@@ -90,19 +92,20 @@ class MemoryTier:
     def __init__(self, *, max_bytes: int, max_items: int, head_at: HeadAt) -> None:
         self.counts = Counts()
         self._entries: S3Fifo[Held | Signpost] = S3Fifo(max_bytes=max_bytes, max_items=max_items)
+        self.max_bytes = max_bytes
         self._largest = max_bytes // LARGEST_SHARE
         self._head_at = head_at
 
     def find(self, key: TierKey) -> Held | Signpost | None:
         found = self._entries.find(key)
-        if found is None:
-            self.counts.misses += 1
-        else:
+        if found is not None:
             self.counts.hits += 1
         return found
 
     def get(self, key: TierKey) -> Kept | None:
         found = self.find(key)
+        if found is None:
+            self.counts.misses += 1
         return found.kept if isinstance(found, Held) else found
 
     def put(self, key: TierKey, kept: Kept) -> None:

@@ -7,6 +7,7 @@ import os
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Final
 
 from imgproxy_cache.core.kept import KeptAnswer, Signpost, TierKey
 from imgproxy_cache.tiers import HeadAt
@@ -49,9 +50,12 @@ class OnDisk:
     """
     An answer on disk, its file open.
 
-    `metadata` is the answer without its body, `size` the body's.
+    `metadata` is the answer without its body, `size` the body's.  Nothing is left to be written
+    behind :meth:`wire_at`.
     """
 
+    tier: Final = "disk"
+    rest: Final = b""
     __slots__ = (
         "_body_at",
         "_cache",

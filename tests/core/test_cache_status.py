@@ -2,8 +2,24 @@
 
 import pytest
 
-from imgproxy_cache.core.cache_status import cache_status, cache_status_of_failure
+from imgproxy_cache.core.cache_status import (
+    Forwarded,
+    cache_status,
+    cache_status_of_failure,
+    cache_status_of_hit,
+    cache_status_of_stale,
+)
+from imgproxy_cache.core.kept import Lifetimes
 from imgproxy_cache.core.policy import NotStored
+
+NOW = 1_700_000_000.0
+FOR_AN_HOUR = Lifetimes(
+    received_at=NOW,
+    age=0,
+    fresh_until=NOW + 3600,
+    stale_while_revalidate_until=NOW + 3600,
+    stale_if_error_until=NOW + 7200,
+)
 
 
 @pytest.mark.parametrize(
@@ -36,3 +52,47 @@ def test_value_says_what_became_of_the_answer(
 def test_failure_is_named_by_its_detail() -> None:
     value = cache_status_of_failure("unreachable")
     assert value == b"imgproxy-cache; fwd=uri-miss; detail=unreachable"
+
+
+@pytest.mark.parametrize(
+    ("forwarded", "value"),
+    [
+        pytest.param(Forwarded.STALE, b"imgproxy-cache; fwd=stale; stored", id="stale"),
+        pytest.param(Forwarded.BYPASS, b"imgproxy-cache; fwd=bypass; stored", id="bypass"),
+    ],
+)
+def test_value_says_why_imgproxy_was_asked(forwarded: Forwarded, value: bytes) -> None:
+    assert cache_status(None, collapsed=False, forwarded=forwarded) == value
+
+
+def test_failure_says_why_imgproxy_was_asked() -> None:
+    value = cache_status_of_failure("timed-out", Forwarded.STALE)
+    assert value == b"imgproxy-cache; fwd=stale; detail=timed-out"
+
+
+@pytest.mark.parametrize(
+    ("seconds_later", "ttl"),
+    [
+        pytest.param(0, b"3600", id="fresh"),
+        pytest.param(3600, b"0", id="at the end"),
+        pytest.param(3600.1, b"-1", id="stale"),
+    ],
+)
+def test_hit_says_how_long_it_is_good_and_which_tier_had_it(
+    seconds_later: float, ttl: bytes
+) -> None:
+    value = cache_status_of_hit(FOR_AN_HOUR, NOW + seconds_later, b"disk")
+    assert value == b"imgproxy-cache; hit; ttl=%b; detail=disk" % ttl
+
+
+@pytest.mark.parametrize(
+    ("status", "value"),
+    [
+        pytest.param(
+            503, b"imgproxy-cache; fwd=stale; fwd-status=503; ttl=-400; detail=memory", id="failed"
+        ),
+        pytest.param(0, b"imgproxy-cache; fwd=stale; ttl=-400; detail=memory", id="no answer"),
+    ],
+)
+def test_what_imgproxy_was_asked_about_is_no_hit(status: int, value: bytes) -> None:
+    assert cache_status_of_stale(FOR_AN_HOUR, NOW + 4000, b"memory", status) == value

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from uvicorn.protocols.http.flow_control import FlowControl
 
 from imgproxy_cache.core.answer_fields import read_answer_fields
+from imgproxy_cache.core.cache_status import cache_status_of_hit
 from imgproxy_cache.core.headers import Headers
 from imgproxy_cache.core.hit import (
     fields_of_stored_image,
@@ -58,7 +59,9 @@ MEMORY = b"imgproxy-cache; hit; ttl=3600; detail=memory"
 
 
 def hit(kept: KeptAnswer = KEPT, seconds_later: float = 0, **given: Any) -> Headers:
-    arguments: dict[str, Any] = {"now": NOW + seconds_later, "detail": b"memory"}
+    now = NOW + seconds_later
+    status = cache_status_of_hit(kept.lifetimes, now, b"memory")
+    arguments: dict[str, Any] = {"now": now, "cache_status": status}
     return hit_fields(kept, **(arguments | given))
 
 
@@ -96,33 +99,6 @@ def test_hit_has_the_request_id_of_a_client_that_sent_one() -> None:
     ]
 
 
-@pytest.mark.parametrize(
-    ("given_", "value"),
-    [
-        pytest.param({"detail": b"disk"}, b"hit; ttl=3600; detail=disk", id="fresh"),
-        pytest.param({"seconds_later": 3600}, b"hit; ttl=0; detail=memory", id="at the end"),
-        pytest.param({"seconds_later": 3600.1}, b"hit; ttl=-1; detail=memory", id="stale"),
-        pytest.param(
-            {"seconds_later": 4000, "forwarded": 503},
-            b"fwd=stale; fwd-status=503; ttl=-400; detail=memory",
-            id="stale, for imgproxy failed",
-        ),
-        pytest.param(
-            {"seconds_later": 4000, "forwarded": 0},
-            b"fwd=stale; ttl=-400; detail=memory",
-            id="stale, for imgproxy did not answer",
-        ),
-        pytest.param(
-            {"forwarded": 304},
-            b"fwd=stale; fwd-status=304; ttl=3600; detail=memory",
-            id="validated",
-        ),
-    ],
-)
-def test_cache_status_says_how_an_answer_was_come_by(given_: dict[str, Any], value: bytes) -> None:
-    assert hit(**given_)[-1] == (b"Cache-Status", b"imgproxy-cache; " + value)
-
-
 def test_cache_status_comes_behind_those_of_the_caches_before_us() -> None:
     theirs = (b"cache-status", b'"cdn"; hit')
     kept = kept_of([(b"Content-Type", b"image/jpeg"), theirs])
@@ -156,9 +132,8 @@ def test_fields_about_the_body_are_those_that_the_status_has(
 def test_hit_is_what_lasts_and_what_passes() -> None:
     given: dict[str, Any] = {
         "now": NOW + 1,
-        "detail": b"disk",
+        "cache_status": b"imgproxy-cache; hit",
         "request_id": b"a",
-        "forwarded": 304,
     }
     passing = passing_fields(KEPT.lifetimes, **given)
     assert hit_fields(KEPT, **given) == [*lasting_fields(KEPT), *passing]

@@ -18,19 +18,31 @@ from typing import Any
 import uvicorn
 from uvicorn.server import ServerState
 
-from imgproxy_cache.app import _peer_is_trusted, upstream_from
+from imgproxy_cache.app import _peer_is_trusted, fast_lane_of, read_through_from, upstream_from
 from imgproxy_cache.buffer import Buffer
 from imgproxy_cache.core.image import Image, StoredObject
 from imgproxy_cache.core.key import Key
 from imgproxy_cache.metrics import Metrics
 from imgproxy_cache.protocol import MIN_CLIENT_BYTES_PER_SECOND, ClientConnection, Refusal
 from imgproxy_cache.proxy import Proxy
+from imgproxy_cache.read_through import ReadThrough
+from imgproxy_cache.read_through.fast_lane import FastLane
 from imgproxy_cache.settings import Settings
 from imgproxy_cache.uploads import Uploads
 from imgproxy_cache.upstream import Upstream
 
 NOW = 1_750_000_000.0
 STORE_SECONDS = 20.0
+
+
+@dataclass(slots=True)
+class Clock:
+    """The time of the proxy, which passes when a test says so."""
+
+    now: float = NOW
+
+    def __call__(self) -> float:
+        return self.now
 
 
 class MemoryStore:
@@ -105,6 +117,8 @@ class WiredProxy:
     """What was logged of each request."""
     refusals: list[tuple[Refusal, bytes]]
     """What was refused before the proxy saw it, with its target."""
+    clock: Clock
+    read_through: ReadThrough | None
 
     async def until_idle(self) -> None:
         """Wait until every request has been served and everything is stored."""
@@ -142,6 +156,7 @@ async def wired_proxy(
     requests: list[dict[str, object]] = []
     refusals: list[tuple[Refusal, bytes]] = []
     store = MemoryStore()
+    clock = Clock()
     complaints = _Complaints()
     loggers = [logging.getLogger(name) for name in ("uvicorn.error", "asyncio")]
     for logger in loggers:
@@ -154,27 +169,32 @@ async def wired_proxy(
             max_items=given.upload_queue_items,
             max_bytes=given.upload_queue_bytes,
             events=metrics,
+            now=clock,
         ) as uploads,
+        read_through_from(given, store, now=clock) as read_through,
     ):
         buffer = Buffer(
             given.buffer_bytes,
             wait_seconds=given.upstream_wait_seconds,
             max_waiting=given.upstream_queue_items,
         )
+        fast_lane = fast_lane_of(given, read_through, metrics, now=clock)
         proxy = Proxy(
             upstream=upstream,
             buffer=buffer,
             uploads=uploads,
+            read_through=read_through,
+            fast_lane=fast_lane,
             metrics=metrics,
             info_log=lambda event, **fields: requests.append(fields),
             path_rules=given.path_rules,
             storage_rules=given.storage_rules,
             key_rules=given.key_rules,
             peer_is_trusted=_peer_is_trusted(given),
-            now=lambda: NOW,
+            now=clock,
         )
         make_protocol, state = _protocol(
-            proxy, given, metrics, arrival_seconds, min_client_bytes_per_second, refusals
+            proxy, given, metrics, arrival_seconds, min_client_bytes_per_second, refusals, fast_lane
         )
         server = await asyncio.get_running_loop().create_server(
             make_protocol, "127.0.0.1", 0, backlog=4096
@@ -182,7 +202,17 @@ async def wired_proxy(
         port = server.sockets[0].getsockname()[1]
         try:
             yield WiredProxy(
-                port, store, upstream, buffer, uploads, metrics, state, requests, refusals
+                port,
+                store,
+                upstream,
+                buffer,
+                uploads,
+                metrics,
+                state,
+                requests,
+                refusals,
+                clock,
+                read_through,
             )
         finally:
             server.close()
@@ -202,6 +232,7 @@ def _protocol(
     arrival_seconds: float,
     min_client_bytes_per_second: float,
     refusals: list[tuple[Refusal, bytes]],
+    fast_lane: FastLane | None,
 ) -> tuple[Any, ServerState]:
     config = uvicorn.Config(
         proxy,
@@ -218,7 +249,7 @@ def _protocol(
         ClientConnection,
         config=config,
         server_state=state,
-        app_state={},
+        app_state={"fast_lane": fast_lane},
         client_stall_seconds=given.client_stall_seconds,
         client_was_cut_off=metrics.client_was_cut_off,
         request_was_refused=lambda refusal, target: refusals.append((refusal, target)),

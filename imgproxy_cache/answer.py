@@ -1,0 +1,125 @@
+"""Answers in our own name: out of what is kept, and where imgproxy gave none."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from dataclasses import dataclass
+from email.utils import formatdate
+from time import perf_counter
+from typing import Final
+
+from starlette.types import Receive, Send
+
+from imgproxy_cache.core.cache_status import Forwarded, cache_status_of_failure
+from imgproxy_cache.core.conditional import reply
+from imgproxy_cache.core.headers import Headers
+from imgproxy_cache.core.request import Request
+from imgproxy_cache.errors import UpstreamBusy, UpstreamError, UpstreamFailing, UpstreamTimedOut
+from imgproxy_cache.read_through import Found
+
+MAX_REQUEST_BODY_BYTES: Final = 64 * 1024
+RETRY_AFTER_SECONDS: Final = 1
+# Outcomes that have no other name yet.
+BODY_TOO_LARGE: Final = "body-too-large"
+CLIENT_GONE: Final = "client-gone"
+
+
+@dataclass(slots=True)
+class Answer:
+    """What one client is given, and how much of it so far."""
+
+    request: Request
+    send: Send
+    status: int = 0
+    size: int = 0
+    first_byte_at: float = 0.0
+    """On perf_counter's clock."""
+
+    async def begin(self, status: int, headers: Headers) -> None:
+        self.status = status
+        self.first_byte_at = perf_counter()
+        await self.send({"type": "http.response.start", "status": status, "headers": headers})
+
+    async def end(self, body: bytes) -> None:
+        await self.send({"type": "http.response.body", "body": body})
+        self.size += len(body)
+
+
+async def read_away_body(headers: Headers, receive: Receive) -> str | None:
+    """Read the body, which imgproxy has no use for; what kept it from coming whole, if so."""
+    size = sum(int(value) for name, value in headers if name == b"content-length")
+    if size > MAX_REQUEST_BODY_BYTES:
+        return BODY_TOO_LARGE
+    size = 0
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return CLIENT_GONE
+        size += len(message["body"])
+        if size > MAX_REQUEST_BODY_BYTES:
+            return BODY_TOO_LARGE
+        if not message["more_body"]:
+            return None
+
+
+async def give(found: Found, answer: Answer, *, now: float, cache_status: bytes) -> None:
+    """Answer with what is kept: all of it, a part, or that the client has it already."""
+    request = answer.request
+    what = reply(
+        found.metadata,
+        request.fields.conditions,
+        method=request.method,
+        now=now,
+        cache_status=cache_status,
+        request_id=request.fields.request_id,
+        size=found.size,
+    )
+    await answer.begin(what.status, what.fields)
+    await answer.end(found.kept.body[what.start : what.end] if what.end else b"")
+
+
+async def answer_failure(error: UpstreamError, answer: Answer, forwarded: Forwarded) -> None:
+    """Say that imgproxy gave no answer."""
+    headers: Headers = []
+    if isinstance(error, UpstreamBusy | UpstreamFailing):
+        status = 503
+        said = "is busy: " if isinstance(error, UpstreamBusy) else ""
+        headers.append((b"Retry-After", b"%d" % RETRY_AFTER_SECONDS))
+    elif isinstance(error, UpstreamTimedOut):
+        status, said = 504, "did not answer in time: it "
+    else:
+        status, said = 502, "cannot be reached: "
+    headers.append((b"Cache-Status", cache_status_of_failure(name_of(error), forwarded)))
+    await _answer(status, f"imgproxy {said}{error}", headers, answer)
+
+
+async def refuse_body(answer: Answer) -> None:
+    """Say that the request has too large a body."""
+    await _answer(
+        413, f"a request body must not be over {MAX_REQUEST_BODY_BYTES} bytes", [], answer
+    )
+
+
+async def _answer(status: int, reason: str, headers: Headers, answer: Answer) -> None:
+    body = f"{reason}\n".encode()
+    headers = [
+        (b"Content-Type", b"text/plain; charset=utf-8"),
+        (b"Content-Length", b"%d" % len(body)),
+        (b"Cache-Control", b"no-store"),
+        (b"Date", formatdate(usegmt=True).encode("ascii")),
+        (b"X-Request-ID", answer.request.fields.request_id or new_request_id()),
+        *headers,
+    ]
+    await answer.begin(status, headers)
+    await answer.end(body)
+
+
+def new_request_id() -> bytes:
+    return secrets.token_urlsafe(16).encode("ascii")
+
+
+def name_of(error: UpstreamError) -> str:
+    """`UpstreamTimedOut` -> `timed-out`: the token for `Cache-Status` and metrics."""
+    words = re.findall("[A-Z][a-z]+", type(error).__name__)
+    return "-".join(words[1:]).lower()

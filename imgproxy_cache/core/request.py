@@ -1,0 +1,36 @@
+"""A request as it was read: what imgproxy is asked, and what the tiers are."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from typing import NamedTuple
+
+from imgproxy_cache.core.access import Resource
+from imgproxy_cache.core.headers import Headers
+from imgproxy_cache.core.imgproxy_path import ImgproxyPath
+from imgproxy_cache.core.request_fields import RequestFields
+
+
+class Request(NamedTuple):
+    """
+    A request, read (made in a third of a frozen dataclass's time).
+
+    `resource` is None where no tier may answer; `flight_key` is None for one
+    that must not share its fetch.
+    """
+
+    method: str
+    target: bytes
+    fields: RequestFields
+    path: ImgproxyPath | None
+    resource: Resource | None
+    flight_key: Hashable | None
+
+    def wire(self, conditions: Headers) -> bytes:
+        """As imgproxy is sent it; `conditions` ask whether what is kept is still good."""
+        return b"%b %b HTTP/1.1\r\n%b%b\r\n" % (
+            self.method.encode("ascii"),
+            self.target,
+            self.fields.lines,
+            b"".join([b"%b: %b\r\n" % field for field in conditions]),
+        )

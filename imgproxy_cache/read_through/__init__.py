@@ -1,0 +1,244 @@
+"""
+The tiers in front of imgproxy, from the nearest to the farthest: memory, disk, store.
+
+What is found in a farther one is put into the nearer ones.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from typing import Final, NamedTuple, Protocol, TypeVar
+
+from imgproxy_cache.core.access import Resource, resource_from_path
+from imgproxy_cache.core.headers import Headers
+from imgproxy_cache.core.imgproxy_path import ImgproxyPath, PathRules
+from imgproxy_cache.core.kept import Kept, KeptAnswer, Signpost, TierKey, tier_key
+from imgproxy_cache.core.key import Key, KeyRules, identity_from_target, key_from_target
+from imgproxy_cache.core.request import Request
+from imgproxy_cache.core.variants import selection
+from imgproxy_cache.read_through.admission import Admission
+from imgproxy_cache.tiers.disk import DiskTier
+from imgproxy_cache.tiers.memory import Held, MemoryTier
+from imgproxy_cache.tiers.on_disk import OnDisk
+
+# Targets whose signatures have been verified: so many, and none that is longer.
+MAX_TARGETS: Final = 50_000
+MAX_TARGET_BYTES: Final = 512
+
+_Hit = TypeVar("_Hit", Held, OnDisk)
+
+
+class StoreTier(Protocol):
+    """The store as the farthest tier."""
+
+    def may_have(self, key: Key) -> bool: ...
+
+    async def get(self, key: Key, identity: bytes, name: bytes) -> KeptAnswer | None: ...
+
+    def expect(self, key: Key) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Staleness:
+    """What the operator grants where an answer says nothing; seconds."""
+
+    while_revalidate_seconds: float
+    if_error_seconds: float
+    negative_seconds: int
+    """How long a 404 is kept in memory; 0: not at all."""
+
+
+class Found(NamedTuple):
+    """An answer in a tier; its body is in `metadata` or, if that has none, `held`."""
+
+    tier: bytes
+    metadata: KeptAnswer
+    size: int
+    held: Held | None
+
+    @property
+    def kept(self) -> KeptAnswer:
+        """The whole answer."""
+        return self.metadata if self.held is None else self.held.kept
+
+
+def found_in(tier: bytes, kept: KeptAnswer) -> Found:
+    return Found(tier, kept, len(kept.body), None)
+
+
+class ReadThrough:
+    """
+    What the tiers have for a request, and where an answer is kept.
+
+    `disk` and `store` may be None.
+    """
+
+    def __init__(
+        self,
+        *,
+        memory: MemoryTier,
+        disk: DiskTier | None,
+        store: StoreTier | None,
+        path_rules: PathRules,
+        key_rules: KeyRules,
+        admission: Admission,
+        staleness: Staleness,
+    ) -> None:
+        self.memory = memory
+        self.disk = disk
+        self.store = store
+        self.admission = admission
+        self.staleness = staleness
+        self._path_rules = path_rules
+        self._key_rules = key_rules
+        self._resources: dict[bytes, Resource] = {}
+        self._searches: dict[Hashable, asyncio.Task[Found | None]] = {}
+
+    def resource(self, target: bytes, path: ImgproxyPath | None) -> Resource | None:
+        """
+        What the target asks for; None where no tier may answer.
+
+        A signature is verified once for a target, not once for a hit.
+        """
+        known = self._resources.get(target)
+        if known is not None:
+            return known
+        resource = resource_from_path(path, self._path_rules)
+        if resource is not None and len(target) <= MAX_TARGET_BYTES:
+            if len(self._resources) >= MAX_TARGETS:
+                # Those that come again are verified again, which takes 10 us.
+                self._resources.clear()
+            self._resources[target] = resource
+        return resource
+
+    def at_hand(self, target: bytes, headers: Headers) -> Held | OnDisk | None:
+        """
+        What can be given at once, fresh or not, for a target that was seen before.
+
+        `headers` are those that imgproxy would be sent.
+        """
+        resource = self._resources.get(target)
+        if resource is None:
+            return None
+        held = _find(self.memory.find, resource.name, headers)
+        if held is None and self.disk is not None and not self.memory.max_bytes:
+            return _find(self.disk.find, resource.name, headers)
+        return held
+
+    def find_now(self, resource: Resource, headers: Headers) -> Found | None:
+        """The answer, if it is in memory."""
+        held = _find(self.memory.find, resource.name, headers)
+        if held is None:
+            self.memory.counts.misses += 1
+            return None
+        return Found(b"memory", held.metadata, held.size, held)
+
+    async def search(
+        self, request: Request, resource: Resource, stale: Found | None
+    ) -> Found | None:
+        """
+        The answer, if it is farther away, and better than the one that memory has.
+
+        Requests for the same search once.
+        """
+        key = (resource.name, request.fields.sharing)
+        search = self._searches.get(key)
+        if search is None:
+            if self.disk is None and (stale is not None or not self._may_be_stored(request)):
+                return stale
+            search = asyncio.create_task(self._search(request, resource, stale))
+            self._searches[key] = search
+            search.add_done_callback(lambda _: self._searches.pop(key, None))
+        return await asyncio.shield(search)
+
+    def keep(self, kept: KeptAnswer, *, on_disk: bool = True) -> None:
+        """Put an answer into the local tiers."""
+        self._keep_in_memory(kept)
+        if on_disk and self.disk is not None:
+            for key, value in _entries(kept):
+                self.disk.put(key, value)
+
+    def forget(self, name: bytes) -> None:
+        """What the local tiers have for this name is no longer to be given."""
+        self.memory.remove(tier_key(name))
+        if self.disk is not None:
+            self.disk.remove(tier_key(name))
+
+    async def close(self) -> None:
+        searches = tuple(self._searches.values())
+        for search in searches:
+            search.cancel()
+        await asyncio.gather(*searches, return_exceptions=True)
+
+    def _may_be_stored(self, request: Request) -> bool:
+        return (
+            self.store is not None
+            and request.resource is not None
+            and request.resource.may_be_in_store
+            and self.store.may_have(key_from_target(request.target, self._key_rules))
+        )
+
+    async def _search(
+        self, request: Request, resource: Resource, stale: Found | None
+    ) -> Found | None:
+        found = await self._on_disk(resource.name, request.fields.for_upstream)
+        if stale is not None:
+            # Another worker may have filled the disk meanwhile; the store has nothing newer.
+            is_newer = found is not None and _is_newer(found.metadata, stale.metadata)
+            found = found if is_newer else None
+        elif found is None and self.store is not None and self._may_be_stored(request):
+            stored = await self.store.get(
+                key_from_target(request.target, self._key_rules),
+                identity_from_target(request.target, self._key_rules),
+                resource.name,
+            )
+            if stored is not None:
+                found = found_in(b"store", stored)
+                if self.disk is not None:
+                    self.disk.put(tier_key(stored.name), stored)
+        if found is None:
+            return stale
+        self._keep_in_memory(found.metadata)
+        return found
+
+    async def _on_disk(self, name: bytes, headers: Headers) -> Found | None:
+        if self.disk is None:
+            return None
+        kept = await self.disk.get(tier_key(name))
+        if isinstance(kept, Signpost):
+            self.memory.put(tier_key(name), kept)
+            chosen = selection(kept.names, headers)
+            kept = None if chosen is None else await self.disk.get(tier_key(name, chosen))
+        return found_in(b"disk", kept) if isinstance(kept, KeptAnswer) else None
+
+    def _keep_in_memory(self, kept: KeptAnswer) -> None:
+        for key, value in _entries(kept):
+            self.memory.put(key, value)
+
+
+def _find(
+    find: Callable[[TierKey], _Hit | Signpost | None], name: bytes, headers: Headers
+) -> _Hit | None:
+    """An answer, or the one to which a signpost leads a request with these fields."""
+    found = find(tier_key(name))
+    if isinstance(found, Signpost):
+        chosen = selection(found.names, headers)
+        found = None if chosen is None else find(tier_key(name, chosen))
+    return None if isinstance(found, Signpost) else found
+
+
+def _entries(kept: KeptAnswer) -> list[tuple[TierKey, Kept]]:
+    """Where an answer lies, and what leads there."""
+    if not kept.selection:
+        return [(tier_key(kept.name), kept)]
+    names = tuple(name for name, _ in kept.selection)
+    return [
+        (tier_key(kept.name), Signpost(kept.name, names)),
+        (tier_key(kept.name, kept.selection), kept),
+    ]
+
+
+def _is_newer(kept: KeptAnswer, other: KeptAnswer) -> bool:
+    return kept.lifetimes.fresh_until > other.lifetimes.fresh_until

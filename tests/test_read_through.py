@@ -1,0 +1,431 @@
+"""Read-through: what the tiers answer, when imgproxy is asked, and what it is asked then."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
+
+import pytest
+
+from tests.servers.upstreams import End, FakeImgproxy, Gate, fake_imgproxy, head, image
+from tests.servers.wired import WiredProxy, wired_proxy
+from tests.wire import ask, connected, request
+
+TARGET = b"/_/rs:fit:300/plain/local:///a.jpg"
+BODY = bytes(range(256)) * 100
+SHA256 = hashlib.sha256(BODY).hexdigest().encode()
+MINUTE = (b"Server: imgproxy", b"Content-Type: image/jpeg", b"Cache-Control: max-age=60, public")
+
+
+@pytest.fixture
+async def upstream() -> AsyncIterator[FakeImgproxy]:
+    async with fake_imgproxy() as fake:
+        yield fake
+
+
+@pytest.fixture
+async def proxy(upstream: FakeImgproxy) -> AsyncIterator[WiredProxy]:
+    async with reading(upstream) as wired:
+        yield wired
+
+
+def reading(upstream: FakeImgproxy, **environ: str) -> AbstractAsyncContextManager[WiredProxy]:
+    return wired_proxy(upstream.port, CACHE_READ_THROUGH="true", **environ)
+
+
+def minute(body: bytes, *fields: bytes) -> bytes:
+    """An image that is fresh for a minute."""
+    return head(*MINUTE, b"Content-Length: %d" % len(body), *fields) + body
+
+
+def hits_at_once(proxy: WiredProxy) -> int:
+    (line,) = re.findall(rb"imgproxy_cache_hits_at_once_total ([0-9]+)", proxy.metrics.text())
+    return int(line)
+
+
+def not_modified(*fields: bytes) -> bytes:
+    return head(*fields, status=b"304 Not Modified")
+
+
+# Hits
+
+
+async def test_second_request_is_answered_from_memory(
+    proxy: WiredProxy, upstream: FakeImgproxy
+) -> None:
+    upstream.script(TARGET, image(BODY, b"X-Origin-Width: 640", b'ETag: "source"'))
+    first = await ask(proxy.port, TARGET)
+    proxy.clock.now += 30
+
+    second = await ask(proxy.port, TARGET)
+
+    assert (first.status, first.body, first.all(b"ETag")) == (200, BODY, [])
+    assert first[b"Cache-Status"] == b"imgproxy-cache; fwd=uri-miss; stored"
+    assert (second.status, second.body) == (200, BODY)
+    assert second[b"Cache-Status"] == b"imgproxy-cache; hit; ttl=31535970; detail=memory"
+    assert second[b"Age"] == b"30"
+    assert second[b"X-Origin-Width"] == b"640"
+    assert second[b"ETag"] == b'"%b"' % SHA256[:32]
+    assert len(upstream.images_asked_for) == 1
+
+
+async def test_known_request_gets_the_same_bytes_from_the_fast_lane(
+    proxy: WiredProxy, upstream: FakeImgproxy
+) -> None:
+    upstream.script(TARGET, image(BODY))
+    await ask(proxy.port, TARGET)
+    async with connected(proxy.port) as wire:
+        answers = []
+        for _ in range(2):
+            wire.send(request(TARGET, b"X-New: 1"))
+            answers.append(await wire.answer())
+
+    ordinary, fast = answers
+    assert ordinary.body == BODY
+    assert fast == ordinary
+    assert hits_at_once(proxy) == 1
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        pytest.param([b"Cache-Control: no-cache"], id="Cache-Control"),
+        pytest.param([b"Cache-Control: max-age=0", b"Pragma: no-cache"], id="Pragma"),
+    ],
+)
+async def test_clients_cannot_have_an_image_rendered_anew(
+    proxy: WiredProxy, upstream: FakeImgproxy, lines: list[bytes]
+) -> None:
+    await ask(proxy.port, TARGET)
+
+    answer = await ask(proxy.port, TARGET, *lines)
+
+    assert b"hit" in answer[b"Cache-Status"]
+    assert len(upstream.images_asked_for) == 1
+
+
+async def test_query_and_spelling_share_one_entry(
+    proxy: WiredProxy, upstream: FakeImgproxy
+) -> None:
+    await ask(proxy.port, TARGET)
+
+    await ask(proxy.port, TARGET + b"?v=2")
+    await ask(proxy.port, TARGET.replace(b"/_/", b"/insecure/"))
+
+    assert len(upstream.images_asked_for) == 1
+
+
+async def test_head_is_answered_from_what_is_kept(
+    proxy: WiredProxy, upstream: FakeImgproxy
+) -> None:
+    upstream.script(TARGET, image(BODY))
+    await ask(proxy.port, TARGET)
+
+    answer = await ask(proxy.port, TARGET, method=b"HEAD")
+
+    assert (answer.status, answer[b"Content-Length"]) == (200, b"%d" % len(BODY))
+    assert b"hit" in answer[b"Cache-Status"]
+    assert len(upstream.images_asked_for) == 1
+
+
+async def test_head_of_what_is_not_kept_invalidates_nothing_and_fills_nothing(
+    proxy: WiredProxy, upstream: FakeImgproxy
+) -> None:
+    answer = await ask(proxy.port, TARGET, method=b"HEAD")
+    assert answer[b"Cache-Status"] == b"imgproxy-cache; fwd=method; detail=method"
+
+    await ask(proxy.port, TARGET)
+
+    assert len(upstream.images_asked_for) == 2
+
+
+# Parts and conditions
+
+
+async def test_part_of_a_kept_image(proxy: WiredProxy, upstream: FakeImgproxy) -> None:
+    upstream.script(TARGET, image(BODY))
+    await ask(proxy.port, TARGET)
+
+    answer = await ask(proxy.port, TARGET, b"Range: bytes=256-511")
+
+    assert (answer.status, answer.body) == (206, bytes(range(256)))
+    assert answer[b"Content-Range"] == b"bytes 256-511/25600"
+
+
+async def test_part_of_an_image_that_is_not_kept_yet_is_cut_out_of_the_whole(
+    proxy: WiredProxy, upstream: FakeImgproxy
+) -> None:
+    upstream.script(TARGET, image(BODY))
+
+    part = await ask(proxy.port, TARGET, b"Range: bytes=0-0", b'If-None-Match: "x"')
+    whole = await ask(proxy.port, TARGET)
+
+    assert (part.status, part.body) == (206, b"\x00")
+    assert whole.body == BODY
+    (received,) = upstream.images_asked_for
+    assert received.all(b"range") == received.all(b"if-none-match") == []
+
+
+async def test_client_that_has_the_image_is_told_so(
+    proxy: WiredProxy, upstream: FakeImgproxy
+) -> None:
+    upstream.script(TARGET, image(BODY))
+    await ask(proxy.port, TARGET)
+    etag = (await ask(proxy.port, TARGET))[b"ETag"]
+
+    answer = await ask(proxy.port, TARGET, b"If-None-Match: " + etag)
+
+    assert (answer.status, answer.body, answer[b"ETag"]) == (304, b"", etag)
+
+
+# Variants
+
+
+async def test_variants_are_selected_by_the_formats_that_a_client_takes(
+    proxy: WiredProxy, upstream: FakeImgproxy
+) -> None:
+    upstream.script(TARGET, image(b"webp", b"Vary: Accept"))
+    upstream.script(TARGET, image(b"jpeg", b"Vary: Accept"))
+    webp, other_webp = b"Accept: image/webp,*/*", b"Accept: text/html, image/webp;q=0.8"
+
+    first = [(await ask(proxy.port, TARGET, *lines)).body for lines in ([webp], [])]
+    again = [(await ask(proxy.port, TARGET, *lines)).body for lines in ([other_webp], [])]
+
+    assert first == again == [b"webp", b"jpeg"]
+    assert len(upstream.images_asked_for) == 2
+
+
+async def test_variants_are_selected_in_the_fast_lane_too(
+    proxy: WiredProxy, upstream: FakeImgproxy
+) -> None:
+    upstream.script(TARGET, image(b"webp", b"Vary: Accept"))
+    upstream.script(TARGET, image(b"jpeg", b"Vary: Accept"))
+    bodies = []
+    async with connected(proxy.port) as wire:
+        for lines in ([b"Accept: image/webp"], []) * 3:
+            wire.send(request(TARGET, *lines))
+            bodies.append((await wire.answer()).body)
+
+    assert bodies == [b"webp", b"jpeg"] * 3
+    assert hits_at_once(proxy) == 4
+
+
+# Stale images
+
+
+async def test_stale_image_is_validated_with_imgproxys_own_etag(
+    proxy: WiredProxy, upstream: FakeImgproxy
+) -> None:
+    upstream.script(TARGET, minute(BODY, b'ETag: W/"source"'))
+    upstream.script(TARGET, not_modified(b"Cache-Control: max-age=90, public", b"X-New: 1"))
+    await ask(proxy.port, TARGET)
+    proxy.clock.now += 61
+
+    validated = await ask(proxy.port, TARGET)
+    proxy.clock.now += 80
+    hit = await ask(proxy.port, TARGET)
+
+    assert (validated.status, validated.body) == (200, BODY)
+    assert validated[b"Cache-Status"] == (
+        b"imgproxy-cache; fwd=stale; fwd-status=304; ttl=90; detail=memory"
+    )
+    assert upstream.images_asked_for[1].all(b"if-none-match") == [b'W/"source"']
+    assert (hit.body, hit[b"Age"], hit[b"X-New"]) == (BODY, b"80", b"1")
+    assert hit[b"Cache-Status"] == b"imgproxy-cache; hit; ttl=10; detail=memory"
+    assert len(upstream.images_asked_for) == 2
+
+
+async def test_stale_image_that_has_changed_is_replaced(
+    proxy: WiredProxy, upstream: FakeImgproxy
+) -> None:
+    upstream.script(TARGET, minute(b"old", b'ETag: "1"'))
+    upstream.script(TARGET, minute(b"new", b'ETag: "2"'))
+    await ask(proxy.port, TARGET)
+    proxy.clock.now += 60
+
+    bodies = [(await ask(proxy.port, TARGET)).body for _ in range(2)]
+
+    assert bodies == [b"new", b"new"]
+    assert len(upstream.images_asked_for) == 2
+
+
+async def test_stale_image_is_given_while_it_is_validated(
+    proxy: WiredProxy, upstream: FakeImgproxy
+) -> None:
+    gate = Gate()
+    lasting = b"Cache-Control: max-age=60, stale-while-revalidate=30"
+    old = head(*MINUTE[:2], lasting, b"Content-Length: 3") + b"old"
+    upstream.script(TARGET, old)
+    upstream.script(TARGET, gate, old.replace(b"old", b"new"))
+    await ask(proxy.port, TARGET)
+    proxy.clock.now += 70
+
+    stale = [await ask(proxy.port, TARGET) for _ in range(2)]
+    gate.open.set()
+    await proxy.until_idle()
+    newer = await ask(proxy.port, TARGET)
+
+    assert [one.body for one in stale] == [b"old", b"old"]
+    assert stale[0][b"Cache-Status"] == b"imgproxy-cache; hit; ttl=-10; detail=memory"
+    assert newer.body == b"new"
+    assert len(upstream.images_asked_for) == 2
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        pytest.param((head(b"Content-Length: 0", status=b"503 Busy"),), id="503"),
+        pytest.param((head(b"Content-Length: 0", status=b"429 Too Many"),), id="429"),
+        pytest.param((End.RESET,), id="reset"),
+    ],
+)
+async def test_stale_image_is_given_when_imgproxy_fails(
+    upstream: FakeImgproxy, failure: tuple[bytes | End, ...]
+) -> None:
+    upstream.script(TARGET, minute(BODY))
+    upstream.script(TARGET, *failure)
+    async with reading(upstream, CACHE_STALE_IF_ERROR_SECONDS="100") as proxy:
+        await ask(proxy.port, TARGET)
+        proxy.clock.now += 159
+        stale = await ask(proxy.port, TARGET)
+        proxy.clock.now += 1
+        failed = await ask(proxy.port, TARGET)
+
+    assert (stale.status, stale.body, stale[b"Age"]) == (200, BODY, b"159")
+    assert stale[b"Cache-Status"].startswith(b"imgproxy-cache; fwd=stale; ")
+    assert failed.status in (429, 502, 503)
+
+
+async def test_stale_image_that_must_be_validated_is_not_given_when_imgproxy_fails(
+    upstream: FakeImgproxy,
+) -> None:
+    strict = b"Cache-Control: max-age=60, must-revalidate"
+    upstream.script(TARGET, head(*MINUTE[:2], strict, b"Content-Length: 3") + b"old")
+    upstream.script(TARGET, End.RESET)
+    async with reading(upstream) as proxy:
+        await ask(proxy.port, TARGET)
+        proxy.clock.now += 61
+        failed = await ask(proxy.port, TARGET)
+
+    assert failed.status == 502
+
+
+# What is kept nowhere
+
+
+@pytest.mark.parametrize(
+    ("target", "fields"),
+    [
+        pytest.param(TARGET, [b"Cache-Control: no-store"], id="no-store"),
+        pytest.param(TARGET, [b"Cache-Control: private, max-age=60"], id="private"),
+        pytest.param(TARGET, [], id="no freshness"),
+        pytest.param(TARGET, [*MINUTE[2:], b"Set-Cookie: a=b"], id="cookie"),
+        pytest.param(TARGET, [*MINUTE[2:], b"Vary: *"], id="Vary"),
+        pytest.param(TARGET.replace(b"rs:fit:300", b"exp:9999999999"), MINUTE[2:], id="expires"),
+        pytest.param(TARGET.replace(b"rs:fit:300", b"raw:1"), MINUTE[2:], id="raw"),
+    ],
+)
+async def test_what_may_not_be_kept_is_asked_for_every_time(
+    proxy: WiredProxy, upstream: FakeImgproxy, target: bytes, fields: list[bytes]
+) -> None:
+    upstream.script(target, head(b"Content-Type: image/jpeg", b"Content-Length: 1", *fields) + b"x")
+
+    for _ in range(3):
+        assert (await ask(proxy.port, target)).body == b"x"
+
+    assert len(upstream.images_asked_for) == 3
+
+
+async def test_image_that_was_cut_is_not_kept(proxy: WiredProxy, upstream: FakeImgproxy) -> None:
+    upstream.script(TARGET, image(BODY)[:-1], End.CLOSE)
+    upstream.script(TARGET, image(BODY))
+
+    cut = await ask(proxy.port, TARGET)
+    whole = await ask(proxy.port, TARGET)
+
+    assert (cut.is_whole, whole.body) == (False, BODY)
+    assert len(upstream.images_asked_for) == 2
+
+
+async def test_missing_image_is_remembered_if_asked_for(upstream: FakeImgproxy) -> None:
+    upstream.script(TARGET, head(b"Content-Length: 4", status=b"404 Not Found") + b"none")
+    async with reading(upstream, CACHE_NEGATIVE_SECONDS="10") as proxy:
+        answers = [await ask(proxy.port, TARGET) for _ in range(2)]
+        proxy.clock.now += 10
+        await ask(proxy.port, TARGET)
+
+    assert [(one.status, one.body) for one in answers] == [(404, b"none")] * 2
+    assert answers[1][b"Cache-Control"] == b"no-store"
+    assert len(upstream.images_asked_for) == 2
+
+
+# Access
+
+
+async def test_cookies_bypass_the_tiers_where_imgproxy_passes_them_on(
+    upstream: FakeImgproxy,
+) -> None:
+    async with reading(upstream, IMGPROXY_COOKIE_PASSTHROUGH="true") as proxy:
+        await ask(proxy.port, TARGET)
+        answer = await ask(proxy.port, TARGET, b"Cookie: me=1")
+
+    assert answer[b"Cache-Status"] == b"imgproxy-cache; fwd=bypass; detail=cookie"
+    assert len(upstream.images_asked_for) == 2
+
+
+async def test_who_does_not_know_the_secret_is_answered_by_imgproxy(
+    upstream: FakeImgproxy,
+) -> None:
+    forbidden = head(b"Content-Length: 0", status=b"403 Forbidden")
+    upstream.script(TARGET, image(BODY))
+    upstream.script(TARGET, forbidden)
+    knows, does_not = b"Authorization: Bearer open", b"Authorization: Bearer opem"
+    async with reading(upstream, IMGPROXY_SECRET="open") as proxy:
+        statuses = [
+            (await ask(proxy.port, TARGET, *lines)).status
+            for lines in ([knows], [knows], [knows], [does_not], [], [knows])
+        ]
+
+    assert statuses == [200, 200, 200, 403, 403, 200]
+    assert len(upstream.images_asked_for) == 3
+    assert proxy.store.images == {}
+
+
+# The bucket
+
+
+async def test_short_lived_image_is_kept_in_memory_and_not_in_the_store(
+    proxy: WiredProxy, upstream: FakeImgproxy
+) -> None:
+    upstream.script(TARGET, minute(BODY))
+
+    answers = [await ask(proxy.port, TARGET) for _ in range(2)]
+    await proxy.until_idle()
+
+    assert answers[0][b"Cache-Status"] == b"imgproxy-cache; fwd=uri-miss; stored"
+    assert b"hit" in answers[1][b"Cache-Status"]
+    assert proxy.store.images == {}
+
+
+# Outage
+
+
+async def test_imgproxy_that_fails_is_left_alone_and_kept_images_keep_coming(
+    upstream: FakeImgproxy,
+) -> None:
+    async with reading(upstream) as proxy:
+        await ask(proxy.port, TARGET)
+        busy = head(b"Content-Length: 0", status=b"503 Service Unavailable")
+        upstream.default = lambda received: (busy,)
+        failed = [await ask(proxy.port, TARGET + b"%d" % n) for n in range(5)]
+        asked = len(upstream.images_asked_for)
+        refused = await ask(proxy.port, TARGET + b"6")
+        hit = await ask(proxy.port, TARGET)
+
+    assert [one.status for one in failed] == [503] * 5
+    assert (refused.status, refused[b"Retry-After"]) == (503, b"1")
+    assert refused[b"Cache-Status"] == b"imgproxy-cache; fwd=uri-miss; detail=failing"
+    assert hit.status == 200
+    assert len(upstream.images_asked_for) == asked
