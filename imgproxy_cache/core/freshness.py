@@ -88,9 +88,13 @@ def current_age(lifetimes: Lifetimes, now: float) -> int:
     """
     For how many seconds an answer has existed; a clock that was set back makes it no younger.
 
+    Arrival and `now`, which may be a whole second already, are taken by their seconds: between
+    the cut-off parts of both a second of its age would be lost, and the next cache would
+    keep the answer for longer than it may.
+
     Source: RFC 9111 section 4.2.3
     """
-    return int(lifetimes.age + max(0, now - lifetimes.received_at))
+    return int(lifetimes.age) + max(0, floor(now) - floor(lifetimes.received_at))
 
 
 def time_to_live(lifetimes: Lifetimes, now: float) -> int:

@@ -278,6 +278,21 @@ def test_age_and_what_is_left_are_counted_in_whole_seconds(
     assert time_to_live(kept, NOW + seconds_later) == left
 
 
+@pytest.mark.parametrize(
+    ("received_at", "now", "age"),
+    [
+        pytest.param(NOW + 0.8, NOW + 0.9, 0, id="at once"),
+        pytest.param(NOW + 0.8, NOW + 3.8, 3, id="three seconds later"),
+        pytest.param(NOW + 0.8, NOW + 3, 3, id="as told at the beginning of that second"),
+        pytest.param(NOW + 0.8, NOW, 0, id="as told at the beginning of the second it came in"),
+    ],
+)
+def test_age_loses_no_second_to_the_moment_in_a_second_at_which_an_answer_came(
+    received_at: float, now: float, age: int
+) -> None:
+    assert current_age(replace(FRESH_FOR_A_MINUTE, received_at=received_at), now) == age
+
+
 @given(
     value=st.one_of(st.binary(), st.text('max-age=s," \\\t0;no-store').map(str.encode)),
     age=st.one_of(st.binary(), st.integers().map(lambda number: b"%d" % number)),
