@@ -28,8 +28,9 @@ from imgproxy_cache.core.kept import KeptAnswer
 from imgproxy_cache.core.location import whereabouts
 from imgproxy_cache.errors import StoreError
 from imgproxy_cache.health import ImgproxyHealth
+from imgproxy_cache.levels import levels
 from imgproxy_cache.log import InfoLog
-from imgproxy_cache.metrics import Level, Metrics
+from imgproxy_cache.metrics import Metrics
 from imgproxy_cache.proxy import Proxy
 from imgproxy_cache.read_through import ReadThrough, Staleness
 from imgproxy_cache.read_through.admission import Admission
@@ -42,7 +43,7 @@ from imgproxy_cache.tiers.memory import MemoryTier
 from imgproxy_cache.uploads import Uploads
 from imgproxy_cache.uploads.events import UploadEvents
 from imgproxy_cache.uploads.spool import open_spool
-from imgproxy_cache.uploads.spooling import Spooling, SpoolLimits
+from imgproxy_cache.uploads.spooling import SpoolLimits
 from imgproxy_cache.upstream import Upstream
 
 LEVELS_SECONDS = 1.0
@@ -120,7 +121,9 @@ def proxy_app(
                 wait_seconds=settings.upstream_wait_seconds,
                 max_waiting=settings.upstream_queue_items,
             )
-            metrics.watch(*_levels(upstream, buffer, uploads))
+            if read_through is not None:
+                metrics.watch_tiers(read_through.tiers)
+            metrics.watch(*levels(upstream, buffer, uploads, read_through))
             fast_lane = fast_lane_of(settings, read_through, metrics)
             proxy = catch_all.endpoint = Proxy(
                 upstream=upstream,
@@ -282,42 +285,6 @@ def _peer_is_trusted(settings: Settings) -> Callable[[str], bool]:
         return any(ipaddress.ip_address(address) in network for network in networks)
 
     return peer_is_trusted if networks else lambda address: False
-
-
-def _levels(upstream: Upstream, buffer: Buffer, uploads: Uploads) -> tuple[Level, ...]:
-    return (
-        ("upstream_in_use", "Requests at imgproxy", lambda: upstream.in_use),
-        ("upstream_in_use_limit", "Their limit", lambda: upstream.max_connections),
-        ("upstream_waiting", "Requests waiting for a connection", lambda: upstream.waiting),
-        ("upstream_waiting_limit", "Their limit", lambda: upstream.max_waiting),
-        ("upstream_connections", "Open connections to imgproxy", lambda: upstream.open_connections),
-        ("buffer_bytes", "Memory of images in flight", lambda: buffer.used),
-        ("buffer_bytes_limit", "Its limit", lambda: buffer.max_bytes),
-        ("buffer_waiting", "Fetches waiting for memory", lambda: buffer.waiting),
-        ("buffer_waiting_limit", "Their limit", lambda: buffer.max_waiting),
-        ("upload_queue_items", "Images waiting for upload", lambda: uploads.queue_items),
-        ("upload_queue_items_limit", "Their limit", lambda: uploads.max_items),
-        ("upload_queue_bytes", "Bytes waiting for upload", lambda: uploads.queue_bytes),
-        ("upload_queue_bytes_limit", "Their limit", lambda: uploads.max_bytes),
-        ("upload_waiting", "Images not stored yet, in memory or spool", lambda: uploads.waiting),
-        ("upload_oldest_seconds", "Age of the oldest of them", lambda: uploads.oldest_seconds),
-        ("store_is_down", "1 while nothing is uploaded", lambda: uploads.store_problem is not None),
-        *_spool_levels(uploads.spool),
-    )
-
-
-def _spool_levels(spool: Spooling | None) -> tuple[Level, ...]:
-    if spool is None:
-        return ()
-    limits = spool.limits
-    return (
-        ("spool_items", "Images in the spool", lambda: spool.files),
-        ("spool_items_limit", "Their limit", lambda: limits.max_files),
-        ("spool_bytes", "Bytes in the spool", lambda: spool.bytes),
-        ("spool_bytes_limit", "Their limit", lambda: limits.max_bytes),
-        ("spool_max_age_seconds", "Older images are given up", lambda: limits.max_age_seconds),
-        ("spool_is_failing", "1 while nothing is spooled", lambda: spool.problem is not None),
-    )
 
 
 def _store_check(store: Store, uploads: Uploads) -> Check:

@@ -4,7 +4,7 @@ The log: one JSON object a line on stdout, or readable lines on a terminal.
 Every line has `timestamp` (RFC 3339, UTC), `level`, `event` (``noun.past_participle``)
 and, where there is a sentence for people, `message`.  The events:
 
-=====================  =========================================================
+====================== =========================================================
 ``server.started``     listening; `bind`, `workers`, `store`
 ``server.stopping``    asked to stop; `drain_seconds`
 ``server.stopped``     done
@@ -14,7 +14,9 @@ and, where there is a sentence for people, `message`.  The events:
 ``upstream.awaited``   "Waiting for imgproxy to be ready..."
 ``upstream.ready``     "imgproxy is ready"
 ``upstream.failed``    not ready in time, and what to look at
-``request.served``     one for each request
+``upstream.paused``    with read-through: it failed five times in a row; only probes ask it
+``upstream.recovered`` it answers again
+``request.served``     one for each request; for hits from memory at level debug
 ``request.failed``     one for each request that got no whole answer, and why
 ``request.refused``    no request for us: one line each, 10 a second; then `unlogged`, how many more
 ``request.crashed``    a bug of ours, with its traceback; answered with 500
@@ -39,7 +41,7 @@ and, where there is a sentence for people, `message`.  The events:
 ``disk.failed``        nothing is kept on disk from now on, and why; what is there is still given
 ``disk.recovered``     images are kept on disk again
 ``disk.damaged``       a file there was not what was written: removed, a miss (one a minute)
-=====================  =========================================================
+====================== =========================================================
 
 No line holds a secret: targets come without their query, settings without values.
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from prometheus_client import (
@@ -25,15 +25,46 @@ from prometheus_client import (
 )
 from prometheus_client.multiprocess import MultiProcessCollector
 
+from imgproxy_cache.core.policy import NotStored
+from imgproxy_cache.tiers import Counted
+
 PREFIX = "imgproxy_cache"
 # From an answer out of memory to imgproxy's own time-out.
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 # From an upload at once to one after a long outage.
 AGES = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 5, 30, 60, 300, 1800, 7200, 86_400, 604_800)
 
+# Outcomes of requests that were answered with what is kept.
+FROM_TIERS = frozenset(
+    {
+        "hit-memory",
+        "hit-disk",
+        "hit-store",
+        "revalidated",
+        "stale-if-error",
+        "stale-while-revalidate",
+    }
+)
+# What happens in a tier, as its counts name it.
+TIER_EVENTS = {
+    "hits": "Lookups that found something",
+    "misses": "Lookups that found nothing",
+    "puts": "Answers and signposts that were put there",
+    "refused": "Puts that were not taken: too large, or too many at once",
+    "evictions": "Entries that made room for others",
+    "broken": "Entries that were not what was put there: a miss",
+    "errors": "Lookups that failed with their place",
+}
+FORWARDED = "forwarded"
+FAILED = "failed"
+_GIVEN_BY = {
+    **{outcome: outcome for outcome in FROM_TIERS},
+    **dict.fromkeys(("stored", *NotStored), FORWARDED),
+}
 HITS = {tier: f"hit-{tier}" for tier in ("memory", "disk")}
 
-WORST_COUNTS = ("_seconds", "_is_down", "_is_failing")
+# Of all workers the largest is shown: what they share, and who is in trouble.
+LARGEST_COUNTS = ("_seconds", "_is_down", "_is_failing", "disk_tier_bytes", "disk_tier_items")
 
 Level = tuple[str, str, Callable[[], float]]
 """A gauge: name, help, how to read it."""
@@ -59,6 +90,18 @@ class Metrics:
         self._fetched_bytes = self._counter("fetched_bytes", "Bytes of bodies from imgproxy")
         self._fetches = self._counter("fetches", "Answers of imgproxy by status", "status")
         self._seconds = self._histogram("request_seconds", "From request to the end of the answer")
+        first_byte = Histogram(
+            f"{PREFIX}_first_byte_seconds",
+            "From request to the first byte of the answer, by who gave it",
+            ("outcome",),
+            registry=self._registry,
+            buckets=SECONDS,
+        )
+        self._first_byte = {
+            outcome: _Tallied(first_byte.labels(outcome), SECONDS)
+            for outcome in (*sorted(FROM_TIERS), FORWARDED, FAILED)
+        }
+        self._tier_events: list[_TierEvent] = []
         self._uploads = self._counter("uploads", "What became of images to be stored", "result")
         self._upload_bytes = self._counter("upload_bytes", "Bytes of these images", "result")
         self._upload_seconds = self._histogram("upload_seconds", "Time that storing took")
@@ -80,10 +123,21 @@ class Metrics:
 
     # Requests
 
-    def request_ended(self, outcome: str, *, collapsed: bool, seconds: float, size: int) -> None:
+    def request_ended(
+        self,
+        outcome: str,
+        *,
+        collapsed: bool,
+        seconds: float,
+        first_byte_seconds: float | None,
+        size: int,
+    ) -> None:
+        """`first_byte_seconds` is None where no byte was sent."""
         self._requests_by[outcome] += 1
         self._answered += size
         self._seconds.add(seconds)
+        if first_byte_seconds is not None:
+            self._first_byte[_GIVEN_BY.get(outcome, FAILED)].add(first_byte_seconds)
         if collapsed:
             self._collapsed.inc()
 
@@ -93,6 +147,7 @@ class Metrics:
         self._hits_at_once += 1
         self._answered += size
         self._seconds.add(seconds)
+        self._first_byte[HITS[tier]].add(seconds)
 
     def request_refused(self, outcome: str) -> None:
         """One that the proxy never saw."""
@@ -166,11 +221,19 @@ class Metrics:
                 f"{PREFIX}_{name}",
                 text,
                 registry=self._registry,
-                # Of all workers the oldest counts, and the one that has trouble.
-                multiprocess_mode="livemax" if name.endswith(WORST_COUNTS) else "livesum",
+                multiprocess_mode="livemax"
+                if name.removesuffix("_limit").endswith(LARGEST_COUNTS)
+                else "livesum",
             )
             self._levels.append((gauge, read))
         self.read_levels()
+
+    def watch_tiers(self, tiers: Mapping[str, Counted]) -> None:
+        """Show what they count, by their names."""
+        for event, text in TIER_EVENTS.items():
+            counter = self._counter(f"tier_{event}", text, "tier")
+            for name, tier in tiers.items():
+                self._tier_events.append(_TierEvent(counter.labels(name), tier, event))
 
     def read_levels(self) -> None:
         """Bring gauges, and counters that are kept as plain numbers, up to date."""
@@ -185,11 +248,14 @@ class Metrics:
         self._answer_bytes.inc(self._answered)
         self._fetched_bytes.inc(self._fetched)
         self._at_once.inc(self._hits_at_once)
+        for tier_event in self._tier_events:
+            tier_event.hand_over()
         for tallied in (
             self._seconds,
             self._upload_seconds,
             self._stored_age,
             self._spooled_age,
+            *self._first_byte.values(),
         ):
             tallied.hand_over()
         self._requests_by.clear()
@@ -213,16 +279,30 @@ class Metrics:
         return Counter(f"{PREFIX}_{name}", text, labels, registry=self._registry)
 
     def _histogram(self, name: str, text: str, buckets: Sequence[float] = SECONDS) -> _Tallied:
-        return _Tallied(f"{PREFIX}_{name}", text, buckets, self._registry)
+        histogram = Histogram(f"{PREFIX}_{name}", text, registry=self._registry, buckets=buckets)
+        return _Tallied(histogram, buckets)
+
+
+class _TierEvent:
+    """A counter of what a tier counts as a plain number."""
+
+    def __init__(self, counter: Counter, tier: Counted, event: str) -> None:
+        self._counter = counter
+        self._tier = tier
+        self._event = event
+        self._handed_over = 0
+
+    def hand_over(self) -> None:
+        number = getattr(self._tier.counts, self._event)
+        self._counter.inc(number - self._handed_over)
+        self._handed_over = number
 
 
 class _Tallied:
     """A histogram whose observations are kept as plain numbers until they are handed over."""
 
-    def __init__(
-        self, name: str, text: str, buckets: Sequence[float], registry: CollectorRegistry
-    ) -> None:
-        self._histogram = Histogram(name, text, registry=registry, buckets=buckets)
+    def __init__(self, histogram: Histogram, buckets: Sequence[float]) -> None:
+        self._histogram = histogram
         self._bounds = buckets
         self._counts = [0] * (len(buckets) + 1)
         self._sum = 0.0

@@ -367,6 +367,7 @@ class Proxy:
             outcome,
             collapsed=collapsed,
             seconds=ended - began,
+            first_byte_seconds=answer.first_byte_at - began if answer.status else None,
             size=answer.size,
         )
         request = answer.request

@@ -14,6 +14,7 @@ import ctypes
 import gc
 import multiprocessing
 import os
+import resource
 import signal
 import socket
 import sys
@@ -36,6 +37,7 @@ from imgproxy_cache.errors import SpoolError
 from imgproxy_cache.leaving import leave
 from imgproxy_cache.listen import bound
 from imgproxy_cache.metrics import Metrics
+from imgproxy_cache.private_folder import make_private as make_folder_private
 from imgproxy_cache.protocol import ClientConnection, Refusal
 from imgproxy_cache.settings import Settings
 from imgproxy_cache.stores import open_store
@@ -65,6 +67,7 @@ def serve(settings: Settings) -> int:
     Raises:
         ListenError: an address cannot be listened on
         SpoolError: the folder that was named for the spool is not ours alone
+        FolderError: nor is that of the disk tier
         StoreError: the store cannot even be described
     """
     info_log = logging_setup.configure(settings.log_level, settings.log_format)
@@ -72,6 +75,8 @@ def serve(settings: Settings) -> int:
         log.warning("server.warned", message=warning)
     _exit_when_signalled()
     _look_at_spool(settings)
+    _look_at_disk_tier(settings)
+    _allow_many_files()
     with contextlib.ExitStack() as stack:
         public = stack.enter_context(bound(settings.bind))
         admin = stack.enter_context(bound((settings.admin_bind,) if settings.admin_bind else ()))
@@ -109,6 +114,29 @@ def _look_at_spool(settings: Settings) -> None:
     except OSError as exc:
         reason = f"{settings.spool_dir}: {exc.strerror}: fix CACHE_SPOOL_DIR"
         log.warning("server.warned", message=f"images wait in memory only: {reason}")
+
+
+def _look_at_disk_tier(settings: Settings) -> None:
+    """As with the spool: whose answers are in it, clients are given."""
+    read_through = settings.read_through
+    if read_through is None or read_through.disk_dir is None:
+        return
+    try:
+        make_folder_private(read_through.disk_dir, setting="CACHE_DISK_DIR", may_be_roots=True)
+    except OSError as exc:
+        reason = f"{read_through.disk_dir}: {exc.strerror}: fix CACHE_DISK_DIR"
+        log.warning("server.warned", message=f"nothing is kept on disk: {reason}")
+
+
+def _allow_many_files() -> None:
+    """
+    As many as the system lets us have open: connections, and a quarter for the disk tier.
+
+    The soft limit is often 1,024, for programs that call select().
+    """
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):  # macOS has a limit behind the limit
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 async def _open_the_store_once(settings: Settings) -> None:

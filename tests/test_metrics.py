@@ -28,7 +28,9 @@ def test_tallied_histogram_shows_what_the_librarys_own_shows(observed: list[floa
     metrics = Metrics()
     for seconds in observed:
         own.observe(seconds)
-        metrics.request_ended("stored", collapsed=False, seconds=seconds, size=0)
+        metrics.request_ended(
+            "stored", collapsed=False, seconds=seconds, first_byte_seconds=None, size=0
+        )
 
     of_ours = [line for line in metrics.text().splitlines() if NAME.encode() in line]
     assert of_ours == generate_latest(registry).splitlines()
@@ -36,7 +38,7 @@ def test_tallied_histogram_shows_what_the_librarys_own_shows(observed: list[floa
 
 def test_no_series_says_when_a_counter_was_made() -> None:
     metrics = Metrics()
-    metrics.request_ended("stored", collapsed=False, seconds=0.1, size=100)
+    metrics.request_ended("stored", collapsed=False, seconds=0.1, first_byte_seconds=0.05, size=100)
     text = metrics.text()
 
     assert b'imgproxy_cache_requests_total{outcome="stored"} 1.0' in text

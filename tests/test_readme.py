@@ -76,7 +76,13 @@ def test_metrics_that_are_named_exist() -> None:
 def test_links_lead_somewhere() -> None:
     targets = [part.split(")")[0] for part in readme.text().split("](")[1:]]
     places = [target for target in targets if not target.startswith("https://")]
-    assert set(places) == {"diagram.png", "#the-embedded-engine", "LICENSE", "CHANGELOG.md"}
+    assert set(places) == {
+        "diagram.png",
+        "#the-embedded-engine",
+        "docs/read-through.md",
+        "LICENSE",
+        "CHANGELOG.md",
+    }
     assert "\n## The embedded engine\n" in readme.text()
     assert all((ROOT / file).is_file() for file in places if not file.startswith("#"))
 

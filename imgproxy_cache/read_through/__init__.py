@@ -7,7 +7,7 @@ What is found in a farther one is put into the nearer ones.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from typing import Final, NamedTuple, Protocol, TypeVar
 
@@ -19,6 +19,7 @@ from imgproxy_cache.core.key import Key, KeyRules, identity_from_target, key_fro
 from imgproxy_cache.core.request import Request
 from imgproxy_cache.core.variants import selection
 from imgproxy_cache.read_through.admission import Admission
+from imgproxy_cache.tiers import Counted
 from imgproxy_cache.tiers.disk import DiskTier
 from imgproxy_cache.tiers.memory import Held, MemoryTier
 from imgproxy_cache.tiers.on_disk import OnDisk
@@ -30,7 +31,7 @@ MAX_TARGET_BYTES: Final = 512
 _Hit = TypeVar("_Hit", Held, OnDisk)
 
 
-class StoreTier(Protocol):
+class StoreTier(Counted, Protocol):
     """The store as the farthest tier."""
 
     def may_have(self, key: Key) -> bool: ...
@@ -95,6 +96,16 @@ class ReadThrough:
         self._key_rules = key_rules
         self._resources: dict[bytes, Resource] = {}
         self._searches: dict[Hashable, asyncio.Task[Found | None]] = {}
+
+    @property
+    def tiers(self) -> Mapping[str, Counted]:
+        """Those that there are, by name."""
+        tiers: dict[str, Counted | None] = {
+            "memory": self.memory,
+            "disk": self.disk,
+            "store": self.store,
+        }
+        return {name: tier for name, tier in tiers.items() if tier is not None}
 
     def resource(self, target: bytes, path: ImgproxyPath | None) -> Resource | None:
         """

@@ -133,8 +133,7 @@ SETTINGS = (
     Setting(
         "CACHE_READ_THROUGH",
         "false",
-        "Look in memory, on disk and in the store before asking imgproxy."
-        " Not in this version: `true` is refused at start.",
+        "Look in memory, on disk and in the store before asking imgproxy.",
     ),
     Setting(
         "CACHE_MEMORY_BYTES",

@@ -33,7 +33,14 @@ class Counts:
     bytes: int = 0
 
 
-class Tier(Protocol):
+class Counted(Protocol):
+    """Something that counts what happens in it."""
+
+    @property
+    def counts(self) -> Counts: ...
+
+
+class Tier(Counted, Protocol):
     """
     Keeps answers and signposts by tier key, for as long as there is room.
 
@@ -47,9 +54,6 @@ class Tier(Protocol):
 
     Not for threads: all methods are called in the event loop, and none of them stalls it.
     """
-
-    @property
-    def counts(self) -> Counts: ...
 
     async def get(self, key: TierKey) -> Kept | None: ...
 

@@ -72,6 +72,11 @@ class DiskTier:
         return self._counts
 
     @property
+    def max_bytes(self) -> int:
+        """Of all workers."""
+        return self._folder.room.max_bytes
+
+    @property
     def problem(self) -> str | None:
         """Why nothing is taken at the moment."""
         return self._writing.problem
