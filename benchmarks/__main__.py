@@ -16,7 +16,16 @@ from pathlib import Path
 
 import uvloop
 
-from benchmarks import end_to_end, memory, passing, rendering, spooling, stalls, storing
+from benchmarks import (
+    end_to_end,
+    memory,
+    passing,
+    read_through,
+    rendering,
+    spooling,
+    stalls,
+    storing,
+)
 from benchmarks.machine import ALL_CORES, OTHER_CORE, load_average, processor
 from benchmarks.table import Row, table
 from tests.servers import build
@@ -29,8 +38,10 @@ PARTS: dict[str, Callable[[Path], Awaitable[list[Row]]]] = {
     "memory": memory.measure,
     "rendering": rendering.measure,
     "end_to_end": end_to_end.measure,
+    "read_through": read_through.measure,
 }
-PART_SECONDS = 90
+PART_SECONDS = {"read_through": 240}
+OTHER_PART_SECONDS = 90
 
 
 def main(names: list[str]) -> int:
@@ -72,7 +83,7 @@ async def _measured(names: list[str]) -> tuple[list[Row], bool]:
         print(f"measuring: {name} ...", flush=True)
         try:
             with tempfile.TemporaryDirectory(prefix="imgproxy-cache-bench-") as folder:
-                async with asyncio.timeout(PART_SECONDS):
+                async with asyncio.timeout(PART_SECONDS.get(name, OTHER_PART_SECONDS)):
                     rows += await PARTS[name](Path(folder))
         # A part that cannot be measured leaves the others theirs.
         except Exception as exc:

@@ -5,10 +5,11 @@ A client reads the head of an answer and counts its body; one answer costs it ab
 """
 
 import asyncio
+import itertools
 import re
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from typing import cast
 
@@ -17,8 +18,8 @@ HEAD_BYTES = 8192
 MOST_WAITING = 500
 
 _CONTENT_LENGTH = re.compile(rb"(?i)\r\ncontent-length: *(\d+)")
-_REQUEST = (
-    b"GET %b HTTP/1.1\r\nHost: img.example\r\nAccept: image/avif,image/webp,*/*\r\n"
+HEAD = (
+    b"Host: img.example\r\nAccept: image/avif,image/webp,*/*\r\n"
     b"User-Agent: Mozilla/5.0\r\nReferer: https://page.example/\r\n\r\n"
 )
 
@@ -34,8 +35,11 @@ class Client(asyncio.BufferedProtocol):
     Tells the status of each answer when it is whole; 0 if the connection was lost before.
     """
 
-    def __init__(self, was_answered: "Callable[[Client, int], None]") -> None:
+    def __init__(
+        self, was_answered: "Callable[[Client, int], None]", *, head: bytes = HEAD
+    ) -> None:
         self._was_answered = was_answered
+        self._after_target = b" HTTP/1.1\r\n" + head
         self._buffer = bytearray(262_144)
         self._head = b""
         self._status = 0
@@ -49,7 +53,7 @@ class Client(asyncio.BufferedProtocol):
         assert self._transport is not None
         self._is_waiting = True
         self.asked_at = time.monotonic()
-        self._transport.write(_REQUEST % target)
+        self._transport.write(b"GET " + target + self._after_target)
 
     def close(self) -> None:
         assert self._transport is not None
@@ -121,8 +125,14 @@ async def answered(port: int, target: bytes) -> None:
 
 
 @asynccontextmanager
-async def asking(port: int, targets: Iterator[bytes], *, connections: int) -> AsyncIterator[Tally]:
-    """So many clients that ask for the next target as soon as they are answered."""
+async def asking(
+    port: int, targets: Iterator[bytes], *, connections: int, heads: Sequence[bytes] = (HEAD,)
+) -> AsyncIterator[Tally]:
+    """
+    So many clients that ask for the next target as soon as they are answered.
+
+    Each sends the same one of `heads` with all its requests.
+    """
     tally = Tally()
     idle = 0
 
@@ -141,8 +151,8 @@ async def asking(port: int, targets: Iterator[bytes], *, connections: int) -> As
         ask_next(client)
 
     async with _closing() as clients:
-        for _ in range(connections):
-            clients.append(await _connected(port, was_answered))
+        for _, head in zip(range(connections), itertools.cycle(heads), strict=False):
+            clients.append(await _connected(port, was_answered, head=head))
         for client in clients:
             ask_next(client)
         yield tally
@@ -150,7 +160,7 @@ async def asking(port: int, targets: Iterator[bytes], *, connections: int) -> As
 
 @asynccontextmanager
 async def asking_at_rate(
-    port: int, targets: Iterator[bytes], *, per_second: float
+    port: int, targets: Iterator[bytes], *, per_second: float, head: bytes = HEAD
 ) -> AsyncIterator[Tally]:
     """
     The next target at even intervals, however long the answers take.
@@ -176,7 +186,7 @@ async def asking_at_rate(
                 clients.remove(client)
                 client = None
             if client is None:
-                client = await _connected(port, was_answered)
+                client = await _connected(port, was_answered, head=head)
                 clients.append(client)
             client.ask(target)
             if len(clients) - len(idle) > MOST_WAITING:
@@ -203,8 +213,10 @@ async def _closing() -> AsyncIterator[list[Client]]:
                 client.close()
 
 
-async def _connected(port: int, was_answered: Callable[[Client, int], None]) -> Client:
+async def _connected(
+    port: int, was_answered: Callable[[Client, int], None], *, head: bytes
+) -> Client:
     loop = asyncio.get_running_loop()
     async with asyncio.timeout(START_SECONDS):
-        opening = loop.create_connection(lambda: Client(was_answered), "127.0.0.1", port)
+        opening = loop.create_connection(lambda: Client(was_answered, head=head), "127.0.0.1", port)
         return (await opening)[1]

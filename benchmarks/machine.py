@@ -31,6 +31,11 @@ def cpu_seconds(pid: int) -> float:
     return time.clock_gettime((~pid << 3) | 2)
 
 
+def cpu_seconds_of_all(pid: int) -> float:
+    """CPU time of the process and of all that it has started and that still run."""
+    return cpu_seconds(pid) + sum(map(cpu_seconds_of_all, _children(pid)))
+
+
 def resident_megabytes(pid: int) -> float:
     """Memory that the process has now."""
     return _status(pid, "VmRSS") / 1024
@@ -54,6 +59,12 @@ def processor() -> str:
         if line.startswith("model name"):
             return line.partition(":")[2].strip()
     return "unknown processor"
+
+
+def _children(pid: int) -> list[int]:
+    """Of all its threads."""
+    files = Path(f"/proc/{pid}/task").glob("*/children")
+    return [int(child) for file in files for child in file.read_text().split()]
 
 
 def _status(pid: int, name: str) -> int:

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import pwd
 import shutil
 import subprocess
 import sys
@@ -21,7 +22,7 @@ START_SECONDS = 30.0
 
 _NGINX = """
 daemon off;
-master_process off;
+{processes}
 pid {folder}/nginx.pid;
 error_log {folder}/nginx.log;
 events {{ worker_connections 4096; }}
@@ -32,6 +33,7 @@ http {{
     fastcgi_temp_path {folder}/fastcgi;
     uwsgi_temp_path {folder}/uwsgi;
     scgi_temp_path {folder}/scgi;
+    {cache}
     upstream imgproxy {{
         server 127.0.0.1:{upstream_port};
         keepalive 300;
@@ -46,10 +48,21 @@ http {{
             proxy_set_header Connection "";
             proxy_buffer_size 16k;
             proxy_buffers 8 32k;
+            {caching}
         }}
     }}
 }}
 """
+# With its workers, and as the user that owns the folder.
+_WORKERS = "user {user}; worker_processes {workers}; worker_rlimit_nofile 16384;"
+# sendfile and tcp_nopush are in the nginx.conf of Debian, open_file_cache is not.
+_CACHE = """
+    sendfile on;
+    tcp_nopush on;
+    proxy_cache_path {folder}/cache levels=1:2 keys_zone=images:10m max_size=1g inactive=1h
+        use_temp_path=off;
+"""
+_OPEN_FILES = "    open_file_cache max=4000 inactive=1h;\n"
 
 
 class Server:
@@ -101,12 +114,57 @@ async def nginx(
     program: str, folder: Path, upstream_port: int, *, cores: frozenset[int]
 ) -> AsyncIterator[Server]:
     """nginx as a reverse proxy: one process, connections kept alive on both sides, no log."""
+    configuration = {"processes": "master_process off;", "cache": "", "caching": ""}
+    async with _nginx(program, folder, upstream_port, configuration, cores) as (pid, port):
+        yield Server("nginx", pid, port)
+
+
+@asynccontextmanager
+async def caching_nginx(
+    program: str,
+    folder: Path,
+    upstream_port: int,
+    *,
+    cores: frozenset[int],
+    workers: int = 1,
+    opens_files_once: bool = False,
+) -> AsyncIterator[Server]:
+    """
+    The same with `proxy_cache`; so many workers, and a master.
+
+    The way it comes from Debian, or with `open_file_cache`.
+    """
+    name = "nginx-with-open-files" if opens_files_once else "nginx"
+    home = folder / name
+    home.mkdir()
+    user = pwd.getpwuid(os.geteuid()).pw_name
+    open_files = _OPEN_FILES if opens_files_once else ""
+    configuration = {
+        "processes": _WORKERS.format(user=user, workers=workers),
+        "cache": _CACHE.format(folder=home) + open_files,
+        "caching": "proxy_cache images; proxy_cache_lock on;",
+    }
+    async with _nginx(program, home, upstream_port, configuration, cores) as (pid, port):
+        yield Server(name, pid, port)
+
+
+@asynccontextmanager
+async def _nginx(
+    program: str,
+    folder: Path,
+    upstream_port: int,
+    configuration: Mapping[str, str],
+    cores: frozenset[int],
+) -> AsyncIterator[tuple[int, int]]:
+    """Its process, and its port."""
     port = free_port()
     file = folder / "nginx.conf"
-    file.write_text(_NGINX.format(folder=folder, port=port, upstream_port=upstream_port))
+    file.write_text(
+        _NGINX.format(folder=folder, port=port, upstream_port=upstream_port, **configuration)
+    )
     command = [program, "-p", str(folder), "-c", str(file), "-e", str(folder / "nginx.log")]
     async with _started(command, port, _clean_environ(), cores) as pid:
-        yield Server("nginx", pid, port)
+        yield pid, port
 
 
 def imgproxy_program() -> str | None:

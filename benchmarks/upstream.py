@@ -18,6 +18,9 @@ class Upstream:
 
     def __init__(self) -> None:
         self.port = 0
+        self.asked = 0
+        """How often, the asking after its health left out."""
+        self.delay_seconds = 0.0
         self.answer = b""
         self.answer_with(IMAGE_BYTES, cache_control="no-store")
 
@@ -50,8 +53,16 @@ class _Connection(asyncio.Protocol):
             return
         self._head = b""
         assert self._transport is not None
-        is_health = head.startswith(b"GET /health ")
-        self._transport.write(_HEALTH if is_health else self._upstream.answer)
+        if head.startswith(b"GET /health "):
+            self._transport.write(_HEALTH)
+            return
+        upstream = self._upstream
+        upstream.asked += 1
+        if upstream.delay_seconds:
+            loop = asyncio.get_running_loop()
+            loop.call_later(upstream.delay_seconds, self._transport.write, upstream.answer)
+        else:
+            self._transport.write(upstream.answer)
 
 
 @asynccontextmanager

@@ -1,0 +1,18 @@
+"""Read-through beside nginx's `proxy_cache`, for what a hit costs and a cold start takes."""
+
+from pathlib import Path
+
+from benchmarks import hits
+from benchmarks.machine import ALL_CORES, SERVER_CORE
+from benchmarks.table import Row
+
+
+async def measure(folder: Path) -> list[Row]:
+    for part in ("one", "two"):
+        (folder / part).mkdir()
+    return [
+        *await hits.measure(folder / "one", cores=SERVER_CORE, workers=1, rounds=5, name=""),
+        *await hits.measure(
+            folder / "two", cores=ALL_CORES, workers=2, rounds=3, name=", two workers on two cores"
+        ),
+    ]
