@@ -12,8 +12,6 @@ import contextlib
 import hashlib
 import hmac
 import io
-import os
-import shutil
 import subprocess
 import uuid
 from collections.abc import Iterator
@@ -22,42 +20,14 @@ from datetime import UTC, datetime
 import pytest
 from PIL import Image
 
-from tests.servers.engine import IMAGES, running_engine
-from tests.servers.process import free_port, running
+from tests.servers.imgproxy import KINDS, some_imgproxy
+from tests.servers.process import free_port
 from tests.servers.proxy import running_proxy
 from tests.servers.s3 import S3Server
 from tests.wire import Answer, ask
 
 PHOTOGRAPH = "local:///astronaut.jpg"
-KINDS = ["engine", "imgproxy"]
 KEY, SALT = "943b421c9eb07c830af81030552c86009268de4e", "520f986b998545b4785e0defbc4f3c1203f22de2"
-
-
-def found_imgproxy() -> str | None:
-    """The real imgproxy of this machine, looked for where `imgproxy-cache imgproxy` looks."""
-    return os.environ.get("CACHE_IMGPROXY_BIN") or shutil.which("imgproxy")
-
-
-@contextlib.contextmanager
-def some_imgproxy(kind: str, **settings: str) -> Iterator[int]:
-    """The port of the engine, or of the real imgproxy; skips where that is not installed."""
-    if kind == "engine":
-        with running_engine(settings) as engine:
-            yield engine.port
-        return
-    program = found_imgproxy()
-    if program is None:
-        pytest.skip("no imgproxy is installed")
-    bind = settings.get("IMGPROXY_BIND", f"127.0.0.1:{free_port()}")
-    environ = {
-        "PATH": os.environ["PATH"],
-        "IMGPROXY_BIND": bind,
-        "IMGPROXY_LOCAL_FILESYSTEM_ROOT": str(IMAGES),
-        **settings,
-    }
-    port = int(bind.rpartition(":")[2])
-    with running([program], port=port, env=environ):
-        yield port
 
 
 @pytest.fixture(scope="module", params=KINDS)
