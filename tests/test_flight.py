@@ -17,7 +17,6 @@ from tests.servers.upstreams import (
     Script,
     Step,
     chunked,
-    fake_imgproxy,
     head,
     image,
 )
@@ -27,12 +26,6 @@ from tests.wire import Answer, Wire, ask, connected, request
 TARGET = b"/_/rs:fit:300/plain/local:///a.jpg"
 BODY = bytes(range(256)) * 400
 LARGE = bytes(20_000_000)
-
-
-@pytest.fixture
-async def upstream() -> AsyncIterator[FakeImgproxy]:
-    async with fake_imgproxy() as fake:
-        yield fake
 
 
 @pytest.fixture

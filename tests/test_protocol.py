@@ -8,19 +8,13 @@ from collections.abc import AsyncIterator
 import pytest
 from structlog.testing import capture_logs
 
-from tests.servers.upstreams import STORABLE, End, FakeImgproxy, Gate, fake_imgproxy, head, image
+from tests.servers.upstreams import STORABLE, End, FakeImgproxy, Gate, head, image
 from tests.servers.wired import WiredProxy, wired_proxy
 from tests.wire import Wire, ask, connected, request
 
 BODY = bytes(range(256)) * 100
 HOST = b"Host: img.example"
 PRINTABLE = bytes(byte for byte in range(0x21, 0x7F))
-
-
-@pytest.fixture
-async def upstream() -> AsyncIterator[FakeImgproxy]:
-    async with fake_imgproxy() as fake:
-        yield fake
 
 
 @pytest.fixture

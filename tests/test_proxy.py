@@ -28,12 +28,6 @@ STORED = b"imgproxy-cache; fwd=uri-miss; stored"
 
 
 @pytest.fixture
-async def upstream() -> AsyncIterator[FakeImgproxy]:
-    async with fake_imgproxy() as fake:
-        yield fake
-
-
-@pytest.fixture
 async def proxy(upstream: FakeImgproxy) -> AsyncIterator[WiredProxy]:
     async with wired_proxy(upstream.port) as wired:
         yield wired

@@ -9,7 +9,7 @@ from contextlib import AbstractAsyncContextManager
 
 import pytest
 
-from tests.servers.upstreams import End, FakeImgproxy, Gate, fake_imgproxy, head, image
+from tests.servers.upstreams import End, FakeImgproxy, Gate, head, image
 from tests.servers.wired import WiredProxy, wired_proxy
 from tests.wire import ask, connected, request
 
@@ -17,12 +17,6 @@ TARGET = b"/_/rs:fit:300/plain/local:///a.jpg"
 BODY = bytes(range(256)) * 100
 SHA256 = hashlib.sha256(BODY).hexdigest().encode()
 MINUTE = (b"Server: imgproxy", b"Content-Type: image/jpeg", b"Cache-Control: max-age=60, public")
-
-
-@pytest.fixture
-async def upstream() -> AsyncIterator[FakeImgproxy]:
-    async with fake_imgproxy() as fake:
-        yield fake
 
 
 @pytest.fixture

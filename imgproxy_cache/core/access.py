@@ -14,6 +14,7 @@ from imgproxy_cache.core.headers import Headers
 from imgproxy_cache.core.imgproxy_path import (
     ImgproxyPath,
     PathRules,
+    bytes_of,
     signature_is_trusted,
     signature_spelling_is_canonical,
     signed_text,
@@ -55,7 +56,7 @@ def resource_from_path(path: ImgproxyPath | None, rules: PathRules) -> Resource 
     if signature_is_trusted(path, rules):
         name = _name_as_written(path)
     elif (signed := signed_text(path, rules)) is not None:
-        name = _bytes(signed)
+        name = bytes_of(signed)
     else:
         return None
     return Resource(name, may_be_in_store=signature_spelling_is_canonical(path, rules))
@@ -75,11 +76,16 @@ def may_read(request_headers: Headers, *, secret: bytes | None, cookie_passthrou
     if secret is None:
         is_allowed = not authorizations
     else:
-        expected = b"Bearer " + secret
-        matches = [compare_digest(value.strip(b" \t"), expected) for value in authorizations]
-        is_allowed = bool(matches) and all(matches)
+        is_allowed = bool(authorizations) and all(
+            is_bearer_of(value, secret) for value in authorizations
+        )
     has_cookies = cookie_passthrough and any(name == b"cookie" for name, _ in request_headers)
     return is_allowed and not has_cookies
+
+
+def is_bearer_of(authorization: bytes, secret: bytes) -> bool:
+    """Whether a value of `Authorization` is the secret as imgproxy wants it, in constant time."""
+    return compare_digest(authorization.strip(b" \t"), b"Bearer " + secret)
 
 
 def _name_as_written(path: ImgproxyPath) -> bytes:
@@ -90,8 +96,4 @@ def _name_as_written(path: ImgproxyPath) -> bytes:
     refuses: what 3.30 answers there has a name of its own.
     """
     looked_at = path.signature if ":" in path.signature else ""
-    return _bytes(f"{looked_at}?{path.written}")
-
-
-def _bytes(text: str) -> bytes:
-    return text.encode("utf-8", "surrogateescape")
+    return bytes_of(f"{looked_at}?{path.written}")

@@ -185,8 +185,8 @@ def signature_is_valid(path: ImgproxyPath, rules: PathRules) -> bool:
 
 def signature_is_trusted(path: ImgproxyPath, rules: PathRules) -> bool:
     """Is it one that imgproxy accepts before any path?"""
-    given = _utf8(path.signature)
-    return any(hmac.compare_digest(given, _utf8(known)) for known in rules.trusted_signatures)
+    given = bytes_of(path.signature)
+    return any(hmac.compare_digest(given, bytes_of(known)) for known in rules.trusted_signatures)
 
 
 def signed_text(path: ImgproxyPath, rules: PathRules) -> str | None:
@@ -235,7 +235,7 @@ def decode_source(path: ImgproxyPath, rules: PathRules) -> str | None:
     if not bare or separator in rest:
         return None
     if separator == "@":
-        decoded = None if _BROKEN_ESCAPE.search(bare) else unquote_to_bytes(_utf8(bare))
+        decoded = None if _BROKEN_ESCAPE.search(bare) else unquote_to_bytes(bytes_of(bare))
     else:
         decoded = base64_decoded(bare.rstrip("="))
     return None if decoded is None else decoded.decode("utf-8", "surrogateescape")
@@ -255,8 +255,8 @@ def _behind_prefix(text: str, prefix: str) -> int | None:
         return len(prefix) + 1
     # Routes see the decoded path, the prefix is cut off the raw one: an escaped
     # prefix gets through and is then taken for the signature.
-    decoded = unquote_to_bytes(_utf8(text))
-    return 1 if decoded.startswith(_utf8(prefix) + b"/") else None
+    decoded = unquote_to_bytes(bytes_of(text))
+    return 1 if decoded.startswith(bytes_of(prefix) + b"/") else None
 
 
 # Greedy up to the last ":/" before white space, as imgproxy's own pattern.
@@ -351,7 +351,7 @@ def _encoded_source(source: str, rules: PathRules) -> tuple[str, str]:
 
 
 def _is_signed_by_a_key(given: bytes, signed: str, rules: PathRules) -> bool:
-    message = b"/" + _utf8(signed)
+    message = b"/" + bytes_of(signed)
     size = rules.signature_size
     return any(
         hmac.compare_digest(given, hmac.digest(key, salt + message, "sha256")[:size])
@@ -367,5 +367,5 @@ def _base64_encoded(value: bytes) -> str:
     return urlsafe_b64encode(value).rstrip(b"=").decode("ascii")
 
 
-def _utf8(text: str) -> bytes:
+def bytes_of(text: str) -> bytes:
     return text.encode("utf-8", "surrogateescape")

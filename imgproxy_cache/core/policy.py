@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import lru_cache
-from hmac import compare_digest
 
+from imgproxy_cache.core.access import is_bearer_of
 from imgproxy_cache.core.freshness import freshness, read_cache_control
 from imgproxy_cache.core.headers import Headers
 from imgproxy_cache.core.imgproxy_path import (
@@ -159,15 +159,13 @@ def why_not_stored_whole(rules: StorageRules, *, size: int, complete: bool) -> N
 def _why_not_by_credentials(rules: StorageRules, request_headers: Headers) -> NotStored | None:
     has_cookies = False
     for name, value in request_headers:
-        if name == b"authorization" and not _is_the_secret(value, rules.secret):
+        if name == b"authorization" and (
+            rules.secret is None or not is_bearer_of(value, rules.secret)
+        ):
             return NotStored.AUTHORIZATION
         if name == b"cookie":
             has_cookies = True
     return NotStored.COOKIE if has_cookies and rules.cookie_passthrough else None
-
-
-def _is_the_secret(authorization: bytes, secret: bytes | None) -> bool:
-    return secret is not None and compare_digest(authorization, b"Bearer " + secret)
 
 
 def _why_not_by_options(path: ImgproxyPath | None) -> NotStored | None:

@@ -9,17 +9,8 @@ from imgproxy_cache.core.cache_status import (
     cache_status_of_hit,
     cache_status_of_stale,
 )
-from imgproxy_cache.core.kept import Lifetimes
 from imgproxy_cache.core.policy import NotStored
-
-NOW = 1_700_000_000.0
-FOR_AN_HOUR = Lifetimes(
-    received_at=NOW,
-    age=0,
-    fresh_until=NOW + 3600,
-    stale_while_revalidate_until=NOW + 3600,
-    stale_if_error_until=NOW + 7200,
-)
+from tests.core.lifetimes import FOR_AN_HOUR, NOW
 
 
 @pytest.mark.parametrize(

@@ -27,16 +27,9 @@ from imgproxy_cache.core.hit import (
 from imgproxy_cache.core.kept import KeptAnswer, Lifetimes
 from imgproxy_cache.cycle import AnswerCycle
 from tests.core.fields import FIELDS, NEVER_PASSED_ON, named_by_connection
+from tests.core.lifetimes import FOR_AN_HOUR, NOW
 from tests.tapes import Tape, all_tapes
 
-NOW = 1_700_000_000.0  # Tue, 14 Nov 2023 22:13:20 GMT
-FOR_AN_HOUR = Lifetimes(
-    received_at=NOW,
-    age=0,
-    fresh_until=NOW + 3600,
-    stale_while_revalidate_until=NOW + 3600,
-    stale_if_error_until=NOW + 7200,
-)
 DATE = (b"Date", b"Tue, 14 Nov 2023 22:13:19 GMT")
 CSP = (b"Content-Security-Policy", b"script-src 'none'")
 SANDBOX = (

@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -11,6 +11,7 @@ from tests.servers import build
 from tests.servers.azure import AzureServer, azure_server
 from tests.servers.gcs import GcsServer, gcs_server
 from tests.servers.s3 import S3Server, s3_server
+from tests.servers.upstreams import FakeImgproxy, fake_imgproxy
 
 
 @pytest.fixture(scope="session")
@@ -53,3 +54,10 @@ def no_cloud(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> pytest.MonkeyPa
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "no-aws-config"))
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "no-aws-credentials"))
     return monkeypatch
+
+
+@pytest.fixture
+async def upstream() -> AsyncIterator[FakeImgproxy]:
+    """A scripted imgproxy that logs every byte."""
+    async with fake_imgproxy() as fake:
+        yield fake
