@@ -187,9 +187,11 @@ class Fill:
                 self._freshen(tiers, self.stale, fields, now)
             else:
                 self.is_about_another = True
+                tiers.forget(self.stale.name)
             return NotStored.STATUS
         why_not = self._why_not_in_tiers(tiers, status, fields, now)
-        if why_not is not None and self.stale is not None and not is_outage(status):
+        is_kept_anew = why_not is None and status == 200
+        if self.stale is not None and not is_kept_anew and not is_outage(status):
             # It is no longer what imgproxy answers (RFC 9111 section 4.3.3).
             tiers.forget(self.stale.name)
         return why_not

@@ -6,6 +6,7 @@ import hashlib
 import re
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
+from pathlib import Path
 
 import pytest
 
@@ -267,6 +268,43 @@ async def test_stale_image_is_given_while_it_is_validated(
     assert len(upstream.images_asked_for) == 2
 
 
+async def test_answer_that_something_has_not_changed_is_not_taken_for_another_version(
+    proxy: WiredProxy, upstream: FakeImgproxy
+) -> None:
+    upstream.script(TARGET, minute(b"old", b'ETag: "1"'))
+    upstream.script(TARGET, not_modified(b'ETag: "2"'))
+    upstream.script(TARGET, minute(b"new", b'ETag: "2"'))
+    await ask(proxy.port, TARGET)
+    proxy.clock.now += 60
+
+    answers = [await ask(proxy.port, TARGET) for _ in range(2)]
+
+    assert [one.body for one in answers] == [b"new", b"new"]
+    assert answers[0][b"Cache-Status"] == b"imgproxy-cache; fwd=stale; stored"
+    conditions = [one.all(b"if-none-match") for one in upstream.images_asked_for]
+    assert conditions == [[], [b'"1"'], []]
+
+
+async def test_image_that_turned_out_to_be_another_version_is_not_given_while_validated_again(
+    proxy: WiredProxy, upstream: FakeImgproxy
+) -> None:
+    lasting = b"Cache-Control: max-age=60, stale-while-revalidate=30"
+    old = head(*MINUTE[:2], lasting, b"Content-Length: 3", b'ETag: "1"') + b"old"
+    upstream.script(TARGET, old)
+    upstream.script(TARGET, not_modified(b'ETag: "2"'))
+    upstream.script(TARGET, minute(b"new", b'ETag: "2"'))
+    await ask(proxy.port, TARGET)
+    proxy.clock.now += 70
+
+    bodies = []
+    for _ in range(3):
+        bodies.append((await ask(proxy.port, TARGET)).body)
+        await proxy.until_idle()
+
+    assert bodies == [b"old", b"new", b"new"]
+    assert len(upstream.images_asked_for) == 3
+
+
 @pytest.mark.parametrize(
     "failure",
     [
@@ -353,6 +391,25 @@ async def test_missing_image_is_remembered_if_asked_for(upstream: FakeImgproxy) 
     assert [(one.status, one.body) for one in answers] == [(404, b"none")] * 2
     assert answers[1][b"Cache-Control"] == b"no-store"
     assert len(upstream.images_asked_for) == 2
+
+
+async def test_image_that_is_missing_by_now_does_not_come_back_from_disk(
+    upstream: FakeImgproxy, tmp_path: Path
+) -> None:
+    upstream.script(TARGET, minute(BODY))
+    upstream.script(TARGET, head(b"Content-Length: 4", status=b"404 Not Found") + b"none")
+    upstream.script(TARGET, End.RESET)
+    disk = str(tmp_path / "disk")
+    statuses = []
+    async with reading(upstream, CACHE_NEGATIVE_SECONDS="10", CACHE_DISK_DIR=disk) as proxy:
+        for seconds in (0, 61):
+            proxy.clock.now += seconds
+            statuses.append((await ask(proxy.port, TARGET)).status)
+    async with reading(upstream, CACHE_NEGATIVE_SECONDS="10", CACHE_DISK_DIR=disk) as restarted:
+        restarted.clock.now += 62
+        statuses.append((await ask(restarted.port, TARGET)).status)
+
+    assert statuses == [200, 404, 502]
 
 
 # Access
