@@ -10,7 +10,9 @@ from __future__ import annotations
 import functools
 import logging
 import re
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from threading import Lock
 
 import pyvips
 
@@ -27,6 +29,10 @@ from imgproxy_cache.engine.transform import Work, transformed
 
 PREFERRED_FORMATS = ("jpeg", "png", "gif")
 AVIF_LEAST_SIDE = 16
+# The libxml2 within pyvips-binary is built without threads: two that parse documents with errors at
+# once write into each other's memory, until the process dies.  Drawings within a drawing are parsed
+# while it is drawn, which is while it is encoded.
+ONE_DRAWING_AT_A_TIME = Lock()
 # Of libvips' many messages those that are the source's fault; the rest is ours
 BROKEN_SOURCE = re.compile(r"^(\S+load\S*|\S+2vips|VipsJpeg): |XML parse error: ", re.MULTILINE)
 
@@ -57,7 +63,8 @@ def render(source: bytes, options: Options, rules: RenderRules) -> Rendered:
     """
     Render ``source`` as ``options`` say.
 
-    Blocks for the time it takes; safe to call from many threads at once.
+    Blocks for the time it takes; safe to call from many threads at once, of which one has its turn
+    to render an SVG.
 
     Raises: InvalidSource, BrokenImage, BrokenSvg, UnsupportedFormat; EngineError for what should
     not happen.
@@ -65,7 +72,8 @@ def render(source: bytes, options: Options, rules: RenderRules) -> Rendered:
     _set_up_libvips()
     original = Original(source, format_of(source))
     try:
-        return _rendered(original, options, rules)
+        with _turn(original):
+            return _rendered(original, options, rules)
     except pyvips.Error as exc:
         detail = exc.detail.strip()
         # All threads share one list of messages: another may have taken what ours was told
@@ -89,6 +97,10 @@ def _set_up_libvips() -> None:
     pyvips.concurrency_set(1)
     # libvips warns of every source that is not quite as it should be
     logging.getLogger("pyvips").setLevel(logging.ERROR)
+
+
+def _turn(original: Original) -> AbstractContextManager[object]:
+    return ONE_DRAWING_AT_A_TIME if original.is_vector else nullcontext()
 
 
 def _rendered(original: Original, options: Options, rules: RenderRules) -> Rendered:

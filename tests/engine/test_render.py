@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import re
 import struct
+import subprocess
+import sys
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -492,6 +494,26 @@ def test_formats_can_be_passed_on_as_they_are() -> None:
 
 
 # All at once
+
+# Broken drawings within a drawing, which is drawn without them
+HOSTILE_DRAWINGS = """
+from base64 import b64encode
+from concurrent.futures import ThreadPoolExecutor
+from tests.engine.pictures import rendered
+
+SVG = b'<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9">%s</svg>'
+IMAGE = b'<image width="5" height="5" href="data:image/svg+xml;base64,%s"/>'
+broken = [b64encode(SVG % b"<x:g/>%d" % number) for number in range(1000)]
+hostile = SVG % b"".join(IMAGE % drawing for drawing in broken)
+with ThreadPoolExecutor(4) as threads:
+    print({answer.format for answer in threads.map(rendered, [hostile] * 100, ["f:png"] * 100)})
+"""
+
+
+def test_hostile_drawings_in_many_threads_do_no_harm() -> None:
+    command = [sys.executable, "-c", HOSTILE_DRAWINGS]  # a process of its own, for it may die
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert (done.returncode, done.stdout) == (0, "{'png'}\n"), done.stderr[:2000]
 
 
 def test_many_threads_render_what_one_does() -> None:
