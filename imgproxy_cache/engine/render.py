@@ -76,8 +76,9 @@ def render(source: bytes, options: Options, rules: RenderRules) -> Rendered:
             return _rendered(original, options, rules)
     except pyvips.Error as exc:
         detail = exc.detail.strip()
-        # All threads share one list of messages: another may have taken what ours was told
-        if not detail or BROKEN_SOURCE.search(detail):
+        # All threads share one list of messages: another may have taken what ours was told, or be
+        # in the middle of writing, which leaves "VipsJpeg: " alone
+        if not detail or BROKEN_SOURCE.search(exc.detail):
             raise BrokenImage(detail or "libvips does not say why") from exc
         raise EngineError(detail) from exc
 

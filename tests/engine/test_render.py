@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import pyvips
 from PIL import Image, ImageOps, ImageStat
 
 from imgproxy_cache.engine.errors import BrokenImage, EngineError, InvalidSource, UnsupportedFormat
@@ -233,8 +234,6 @@ def test_blur_smooths_and_sharpen_roughens() -> None:
 
 
 def test_colors_of_a_profile_are_seen_although_the_profile_is_stripped() -> None:
-    import pyvips  # noqa: PLC0415 - only to make a source in the colours of a wide display
-
     plain = pyvips.Image.jpegload_buffer(CAT)
     wide = plain.icc_transform("p3", input_profile="srgb").pngsave_buffer()
     answer = opened(rendered(wide, "scp:1"))
@@ -461,6 +460,17 @@ def test_broken_sources_are_told_apart_whatever_other_threads_do() -> None:
     broken = [b"<svg><g></svg>", b"\xff\xd8 no more", CAT[:300]]
     with ThreadPoolExecutor(4) as threads:
         assert set(threads.map(failure, broken * 300)) == {BrokenImage}
+
+
+def test_source_is_broken_whose_message_another_thread_is_writing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def load(*_: object, **__: object) -> None:
+        raise pyvips.Error("unable to call jpegload_buffer", "VipsJpeg: ")
+
+    monkeypatch.setattr(pyvips.Image, "jpegload_buffer", load, raising=False)
+    with pytest.raises(BrokenImage):
+        rendered(CAT, "f:png")
 
 
 # Drawings
