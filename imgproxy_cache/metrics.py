@@ -26,6 +26,7 @@ from prometheus_client import (
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from imgproxy_cache.core.policy import NotStored
+from imgproxy_cache.read_through.fast_lane import HitsAtOnce
 from imgproxy_cache.tiers import Counted
 
 PREFIX = "imgproxy_cache"
@@ -118,7 +119,7 @@ class Metrics:
         self._upload_bytes_by: defaultdict[str, int] = defaultdict(int)
         self._answered = 0
         self._fetched = 0
-        self._hits_at_once = 0
+        self._hits_at_once: dict[str, HitsAtOnce] = {}
         _forget_dead_workers()
 
     # Requests
@@ -141,13 +142,9 @@ class Metrics:
         if collapsed:
             self._collapsed.inc()
 
-    def hit_at_once(self, tier: str, seconds: float, size: int) -> None:
-        """One that the proxy never saw, because it was at hand."""
-        self._requests_by[HITS[tier]] += 1
-        self._hits_at_once += 1
-        self._answered += size
-        self._seconds.add(seconds)
-        self._first_byte[HITS[tier]].add(seconds)
+    def hits_at_once(self, tier: str) -> HitsAtOnce:
+        """Those that the proxy never saw, because they were at hand."""
+        return self._hits_at_once.setdefault(tier, HitsAtOnce(slow_seconds=SECONDS[0]))
 
     def request_refused(self, outcome: str) -> None:
         """One that the proxy never saw."""
@@ -237,6 +234,8 @@ class Metrics:
 
     def read_levels(self) -> None:
         """Bring gauges, and counters that are kept as plain numbers, up to date."""
+        for tier, hits in self._hits_at_once.items():
+            self._add(HITS[tier], hits)
         for outcome, number in self._requests_by.items():
             self._requests.labels(outcome).inc(number)
         for status, number in self._fetches_by.items():
@@ -247,7 +246,6 @@ class Metrics:
             self._upload_bytes.labels(result).inc(number)
         self._answer_bytes.inc(self._answered)
         self._fetched_bytes.inc(self._fetched)
-        self._at_once.inc(self._hits_at_once)
         for tier_event in self._tier_events:
             tier_event.hand_over()
         for tallied in (
@@ -262,9 +260,19 @@ class Metrics:
         self._fetches_by.clear()
         self._uploads_by.clear()
         self._upload_bytes_by.clear()
-        self._answered = self._fetched = self._hits_at_once = 0
+        self._answered = self._fetched = 0
         for gauge, read in self._levels:
             gauge.set(read())
+
+    def _add(self, outcome: str, hits: HitsAtOnce) -> None:
+        if not hits.number:
+            return
+        self._requests_by[outcome] += hits.number
+        self._at_once.inc(hits.number)
+        self._answered += hits.bytes
+        for tallied in (self._seconds, self._first_byte[outcome]):
+            tallied.add_all(hits.number, hits.slow, hits.seconds)
+        hits.number, hits.bytes, hits.seconds, hits.slow = 0, 0, 0.0, []
 
     def text(self) -> bytes:
         """All figures in Prometheus' text format."""
@@ -310,6 +318,13 @@ class _Tallied:
     def add(self, value: float) -> None:
         self._counts[bisect_left(self._bounds, value)] += 1
         self._sum += value
+
+    def add_all(self, number: int, above_first: Sequence[float], total: float) -> None:
+        """So many, of which the others are within the first bucket."""
+        self._counts[0] += number - len(above_first)
+        for value in above_first:
+            self._counts[bisect_left(self._bounds, value)] += 1
+        self._sum += total
 
     def hand_over(self) -> None:
         # prometheus-client has no way to add many observations at once, which are

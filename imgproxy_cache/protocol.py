@@ -18,6 +18,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from enum import Enum, auto
+from time import perf_counter
 from typing import Any, Final, NamedTuple, NoReturn
 
 import httptools
@@ -30,7 +31,7 @@ from uvicorn.protocols.http.httptools_impl import (
 
 from imgproxy_cache.core.request_fields import RequestFields
 from imgproxy_cache.cycle import NOBODY_WAITS, AnswerCycle, reset, unacknowledged
-from imgproxy_cache.read_through.fast_lane import FastLane
+from imgproxy_cache.read_through.fast_lane import FastLane, KnownHead
 
 # As nginx's large_client_header_buffers and Apache's LimitRequestFields: far above
 # what browsers send, far below what hurts.
@@ -115,6 +116,7 @@ class ClientConnection(HttpToolsProtocol):
     ) -> None:
         super().__init__(*args, **kwargs)
         self._fast_lane: FastLane | None = self.app_state.get("fast_lane")
+        self._known_head: KnownHead | None = None
         self._read: bytes | None = None  # what came last, if it is all of one request
         self._arrival_seconds = arrival_seconds
         self._stall_seconds = client_stall_seconds
@@ -136,7 +138,7 @@ class ClientConnection(HttpToolsProtocol):
         self.on_lost: Callable[[], None] | None = None
         self._scope_of_all: dict[str, object] = {}
         self.fields: RequestFields | None = None  # kept here for the application
-        self._idle_since = 0.0
+        self._idle_since = 0.0  # on perf_counter's clock
         self._answering: RequestResponseCycle
 
     @property
@@ -214,18 +216,23 @@ class ClientConnection(HttpToolsProtocol):
             self._expect_no_more()
 
     def _is_answered_at_once(self, data: bytes) -> bool:
-        if (
-            self._fast_lane is None
-            or self.flow.write_paused
-            or not self._fast_lane.answer(data, self.transport.write)
-        ):
+        lane, head, transport = self._fast_lane, self._known_head, self.transport
+        if lane is None or self.flow.write_paused:
+            return False
+        # A client's next request has the head of the one before.
+        if head is None or not data.endswith(head.lines):
+            head = self._known_head = lane.known_head(data)
+            if head is None:
+                return False
+        answered_at = lane.answer(data, head, transport.write)
+        if answered_at is None:
             return False
         self.server_state.total_requests += 1
         if self._arrival_timer is not None:
             self._expect_no_more()
-        if self.transport.get_write_buffer_size():
+        if transport.get_write_buffer_size():
             self._watch_for_stall()
-        self._becomes_idle()
+        self._is_idle_since(answered_at)
         return True
 
     def read_alone(self) -> bytes | None:
@@ -325,7 +332,7 @@ class ClientConnection(HttpToolsProtocol):
         else:
             if self._head_bytes > MAX_KEPT_HEAD_BYTES and self._phase is IDLE:
                 self._forget_request()
-            self._becomes_idle()
+            self._is_idle_since(perf_counter())
         if self._refusal is not None and not self._is_answering():
             self._answer_refusal(self._refusal)
 
@@ -343,8 +350,8 @@ class ClientConnection(HttpToolsProtocol):
         self.headers = self.scope["headers"] = []
         self.scope["path"] = ""
 
-    def _becomes_idle(self) -> None:
-        self._idle_since = self.loop.time()
+    def _is_idle_since(self, seconds: float) -> None:
+        self._idle_since = seconds
         if self.timeout_keep_alive_task is None:
             self._close_when_idle_after(self.timeout_keep_alive)
 
@@ -359,7 +366,7 @@ class ClientConnection(HttpToolsProtocol):
         self.timeout_keep_alive_task = None
         if self._phase is not IDLE or self._is_answering():
             return  # set again with the next answer
-        left = self._idle_since + self.timeout_keep_alive - self.loop.time()
+        left = self._idle_since + self.timeout_keep_alive - perf_counter()
         if left > 0.001:
             self._close_when_idle_after(left)
         else:

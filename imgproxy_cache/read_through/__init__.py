@@ -28,7 +28,7 @@ from imgproxy_cache.tiers.on_disk import OnDisk
 MAX_TARGETS: Final = 50_000
 MAX_TARGET_BYTES: Final = 512
 
-_Hit = TypeVar("_Hit", Held, OnDisk)
+_Hit = TypeVar("_Hit", bound=Held | OnDisk)
 
 
 class StoreTier(Counted, Protocol):
@@ -124,23 +124,21 @@ class ReadThrough:
             self._resources[target] = resource
         return resource
 
-    def at_hand(self, target: bytes, headers: Headers) -> Held | OnDisk | None:
-        """
-        What can be given at once, fresh or not, for a target that was seen before.
+    @property
+    def nearest(self) -> MemoryTier | DiskTier:
+        """What may answer at once, without another tier being asked."""
+        return self.memory if self.disk is None or self.memory.max_bytes else self.disk
 
-        `headers` are those that imgproxy would be sent.
-        """
+    def known_key(self, target: bytes) -> TierKey | None:
+        """Where the answer to a target lies that was seen before."""
         resource = self._resources.get(target)
-        if resource is None:
-            return None
-        held = _find(self.memory.find, resource.name, headers)
-        if held is None and self.disk is not None and not self.memory.max_bytes:
-            return _find(self.disk.find, resource.name, headers)
-        return held
+        return None if resource is None else tier_key(resource.name)
 
     def find_now(self, resource: Resource, headers: Headers) -> Found | None:
         """The answer, if it is in memory."""
-        held = _find(self.memory.find, resource.name, headers)
+        held = self.memory.find(tier_key(resource.name))
+        if isinstance(held, Signpost):
+            held = variant(self.memory.find, held, headers)
         if held is None:
             self.memory.counts.misses += 1
             return None
@@ -229,14 +227,16 @@ class ReadThrough:
             self.memory.put(key, value)
 
 
-def _find(
-    find: Callable[[TierKey], _Hit | Signpost | None], name: bytes, headers: Headers
+def variant(
+    find: Callable[[TierKey], _Hit | Signpost | None], signpost: Signpost, headers: Headers
 ) -> _Hit | None:
-    """An answer, or the one to which a signpost leads a request with these fields."""
-    found = find(tier_key(name))
-    if isinstance(found, Signpost):
-        chosen = selection(found.names, headers)
-        found = None if chosen is None else find(tier_key(name, chosen))
+    """
+    The answer to which a signpost leads a request with these fields.
+
+    They are those that imgproxy would be sent.
+    """
+    chosen = selection(signpost.names, headers)
+    found = None if chosen is None else find(tier_key(signpost.name, chosen))
     return None if isinstance(found, Signpost) else found
 
 

@@ -11,11 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from time import perf_counter
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from imgproxy_cache.core.headers import Headers
+from imgproxy_cache.core.kept import Signpost, TierKey
 from imgproxy_cache.core.request_fields import RequestFields
-from imgproxy_cache.read_through import ReadThrough
+from imgproxy_cache.read_through import MAX_TARGETS, ReadThrough, variant
+from imgproxy_cache.tiers.memory import Held
+from imgproxy_cache.tiers.on_disk import OnDisk
 
 # 2 MB at most.  When they are full, all are forgotten: each costs one request on the ordinary way.
 MAX_HEADS: Final = 1024
@@ -25,10 +28,34 @@ _HTTP: Final = b" HTTP/1.1\r\n"
 _END: Final = b"\r\n\r\n"
 
 
+class KnownHead(NamedTuple):
+    """What follows the target in a request: all lines of its head, and what they come to."""
+
+    lines: bytes
+    size: int
+    headers: Headers
+    """The fields by which variants are selected."""
+
+
+class HitsAtOnce:
+    """Those since somebody counted them last."""
+
+    __slots__ = ("bytes", "number", "seconds", "slow", "slow_seconds")
+
+    def __init__(self, slow_seconds: float) -> None:
+        self.slow_seconds = slow_seconds
+        self.number = 0
+        self.bytes = 0
+        self.seconds = 0.0
+        """What they took, all together."""
+        self.slow: list[float] = []
+        """What each of those took that took more than `slow_seconds`."""
+
+
 class HitEvents(Protocol):
     """Who counts the hits."""
 
-    def hit_at_once(self, tier: str, seconds: float, size: int) -> None: ...
+    def hits_at_once(self, tier: str) -> HitsAtOnce: ...
 
 
 class FastLane:
@@ -37,50 +64,72 @@ class FastLane:
     def __init__(
         self, read_through: ReadThrough, events: HitEvents, *, now: Callable[[], float]
     ) -> None:
-        self._at_hand = read_through.at_hand
-        self._hit = events.hit_at_once
+        nearest = read_through.nearest
+        self._find: Callable[[TierKey], Held | OnDisk | Signpost | None] = nearest.find
+        self._hits = events.hits_at_once(nearest.name)
+        self._known_key = read_through.known_key
         self._now = now
-        # What follows the target, to the fields in it by which variants are selected.
-        self._heads: dict[bytes, Headers] = {}
+        self._heads: dict[bytes, KnownHead] = {}
+        # By what stands before these heads: method and target.
+        self._keys: dict[bytes, TierKey] = {}
 
-    def answer(self, request: bytes, write: Callable[[bytes | bytearray], None]) -> bool:
+    def known_head(self, request: bytes) -> KnownHead | None:
+        """The head of these bytes, if one request like it was learned."""
+        return self._heads.get(request[request.find(b" ", 4) :])
+
+    def answer(
+        self, request: bytes, head: KnownHead, write: Callable[[bytes | bytearray], None]
+    ) -> float | None:
         """
-        Write the answer to these bytes, if they are one request that is known; else False.
+        Write the answer to these bytes, which end with `head`, if they are one request that is
+        known.  When that was, on perf_counter's clock; else None.
 
         Never for a connection that does not take what was written before.
         """
         began = perf_counter()
-        end = request.find(b" ", 4)
-        headers = self._heads.get(request[end:])
-        if headers is None or not request.startswith(_GET):
-            return False
-        hit = self._at_hand(request[4:end], headers)
+        key = self._keys.get(request[: -head.size])
+        if key is None:
+            return None
+        hit = self._find(key)
+        if isinstance(hit, Signpost):
+            hit = variant(self._find, hit, head.headers)
         if hit is None:
-            return False
+            return None
         now = self._now()
         if now >= hit.metadata.lifetimes.fresh_until:
-            return False
+            return None
         wire = hit.wire_at(now)
         if wire is None:
-            return False
+            return None
         write(wire)
         if hit.rest:
             write(hit.rest)
-        self._hit(hit.tier, perf_counter() - began, hit.size)
-        return True
+        ended = perf_counter()
+        # Not by a method of who counts: every tenth of a microsecond is one in a hundred here.
+        hits, seconds = self._hits, ended - began
+        hits.number += 1
+        hits.bytes += hit.size
+        hits.seconds += seconds
+        if seconds > hits.slow_seconds:
+            hits.slow.append(seconds)
+        return ended
 
     def learn(self, request: bytes, fields: RequestFields) -> None:
         """
-        Remember what was made of a request that came whole and alone in one read, and was a hit.
+        Remember what was made of a request that came whole and alone in one read, and that
+        the tiers may answer.
 
         It was of HTTP/1.1, on a connection that stays open.
         """
-        head = request[request.find(b" ", 4) :]
+        end = request.find(b" ", 4)
+        lines = request[end:]
+        key = self._known_key(request[4:end])
         if (
-            len(head) > MAX_HEAD_BYTES
+            key is None
+            or len(lines) > MAX_HEAD_BYTES
             or not request.startswith(_GET)
-            or not head.startswith(_HTTP)
-            or not head.endswith(_END)
+            or not lines.startswith(_HTTP)
+            or not lines.endswith(_END)
             or fields.conditions
             or fields.has_body
             or fields.request_id is not None
@@ -88,7 +137,11 @@ class FastLane:
             return
         if len(self._heads) >= MAX_HEADS:
             self._heads.clear()
+        if len(self._keys) >= MAX_TARGETS:
+            self._keys.clear()
         # Where the client is, these bytes do not tell.
-        self._heads[head] = [
+        headers = [
             field for field in fields.for_upstream if not field[0].startswith(b"x-forwarded-")
         ]
+        self._heads[lines] = KnownHead(lines, len(lines), headers)
+        self._keys[request[:end]] = key

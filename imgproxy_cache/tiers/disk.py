@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable, Generator
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
+from typing import Final
 
 import structlog
 
@@ -40,6 +41,8 @@ class DiskTier:
 
     Of `counts`, bytes and items are those of all workers.
     """
+
+    name: Final = "disk"
 
     def __init__(
         self,

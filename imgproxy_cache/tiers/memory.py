@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
 
@@ -29,23 +30,22 @@ class Held:
     `metadata` is the answer without its body, `size` the body's.
     """
 
-    tier: Final = "memory"
-    __slots__ = ("_body", "_head", "_head_at", "_is_in_one", "_second", "_wire", "metadata", "size")
+    __slots__ = ("_head", "_head_at", "_second", "_wire", "metadata", "rest", "size")
 
     def __init__(self, kept: KeptAnswer, head_at: HeadAt) -> None:
         self.metadata = replace(kept, body=b"")
         self.size = len(kept.body)
         self._head_at = head_at
-        self._is_in_one = self.size <= ONE_WRITE_BYTES
+        self.rest = kept.body if self.size > ONE_WRITE_BYTES else b""
+        """What of the body is not in :meth:`wire_at`; empty but for large ones."""
         self._second = -1
         self._head = b""
-        self._wire = self._body = kept.body
+        self._wire = b"" if self.rest else kept.body
 
     @property
     def kept(self) -> KeptAnswer:
         """The whole answer; up to :data:`ONE_WRITE_BYTES` its body is a copy."""
-        body = self._wire[len(self._head) :] if self._is_in_one else self._body
-        return replace(self.metadata, body=body)
+        return replace(self.metadata, body=self.rest or self._wire[len(self._head) :])
 
     def wire_at(self, now: float) -> bytes:
         """
@@ -53,15 +53,9 @@ class Held:
 
         Its head is that of the whole second, and made once for each.
         """
-        second = int(now)
-        if second != self._second:
-            self._make_head(second)
+        if not 0 <= now - self._second < 1:
+            self._make_head(int(now))
         return self._wire
-
-    @property
-    def rest(self) -> bytes:
-        """What of the body is not in :meth:`wire_at`; empty but for large ones."""
-        return b"" if self._is_in_one else self._body
 
     def head_at(self, now: float) -> bytes:
         """The head alone, as `HEAD` gets it."""
@@ -70,12 +64,11 @@ class Held:
 
     def _make_head(self, second: int) -> None:
         head = self._head_at(self.metadata, self.size, float(second))
-        if self._is_in_one:
+        if self.rest:
+            self._wire = head
+        else:
             body = memoryview(self._wire)[len(self._head) :]
             self._wire = b"".join((head, body))
-            self._body = b""
-        else:
-            self._wire = head
         self._head = head
         self._second = second
 
@@ -89,23 +82,27 @@ class MemoryTier:
     sixth more: the allocator's gaps); with 0 the tier is empty for ever.
     """
 
+    name: Final = "memory"
+
     def __init__(self, *, max_bytes: int, max_items: int, head_at: HeadAt) -> None:
-        self.counts = Counts()
+        self._counts = Counts()
         self._entries: S3Fifo[Held | Signpost] = S3Fifo(max_bytes=max_bytes, max_items=max_items)
+        self.find: Callable[[TierKey], Held | Signpost | None] = self._entries.find
         self.max_bytes = max_bytes
         self._largest = max_bytes // LARGEST_SHARE
         self._head_at = head_at
 
-    def find(self, key: TierKey) -> Held | Signpost | None:
-        found = self._entries.find(key)
-        if found is not None:
-            self.counts.hits += 1
-        return found
+    @property
+    def counts(self) -> Counts:
+        counts, entries = self._counts, self._entries
+        counts.hits, counts.evictions = entries.hits, entries.evictions
+        counts.items, counts.bytes = len(entries), entries.size
+        return counts
 
     def get(self, key: TierKey) -> Kept | None:
         found = self.find(key)
         if found is None:
-            self.counts.misses += 1
+            self._counts.misses += 1
         return found.kept if isinstance(found, Held) else found
 
     def put(self, key: TierKey, kept: Kept) -> None:
@@ -113,20 +110,13 @@ class MemoryTier:
         if size <= self._largest:
             what = kept if isinstance(kept, Signpost) else Held(kept, self._head_at)
             self._entries.put(key, what, size)
-            self.counts.puts += 1
+            self._counts.puts += 1
         else:
             self._entries.remove(key)
-            self.counts.refused += 1
-        self._count()
+            self._counts.refused += 1
 
     def remove(self, key: TierKey) -> None:
         self._entries.remove(key)
-        self._count()
-
-    def _count(self) -> None:
-        self.counts.items = len(self._entries)
-        self.counts.bytes = self._entries.size
-        self.counts.evictions = self._entries.evictions
 
 
 def entry_bytes(key: TierKey, kept: Kept) -> int:

@@ -54,7 +54,6 @@ class OnDisk:
     behind :meth:`wire_at`.
     """
 
-    tier: Final = "disk"
     rest: Final = b""
     __slots__ = (
         "_body_at",

@@ -55,6 +55,7 @@ class S3Fifo(Generic[V]):
     def __init__(self, *, max_bytes: int, max_items: int) -> None:
         self.max_bytes = max_bytes
         self.max_items = max_items
+        self.hits = 0
         self.evictions = 0
         self._small: OrderedDict[bytes, _Entry[V]] = OrderedDict()
         self._main: OrderedDict[bytes, _Entry[V]] = OrderedDict()
@@ -78,6 +79,7 @@ class S3Fifo(Generic[V]):
             return None
         if entry.visits < MOST_VISITS:
             entry.visits += 1
+        self.hits += 1
         return entry.value
 
     def put(self, key: bytes, value: V, size: int) -> bool:
