@@ -67,11 +67,14 @@ class Wire:
 
     async def head(self) -> tuple[int, Fields]:
         """The next status and its header fields, of an interim answer too."""
-        async with asyncio.timeout(ANSWER_SECONDS):
-            head = await self._reader.readuntil(b"\r\n\r\n")
-        status_line, *lines = head[:-4].split(b"\r\n")
+        status_line, *lines = (await self.head_bytes())[:-4].split(b"\r\n")
         fields = [(name, value) for name, _, value in (line.partition(b": ") for line in lines)]
         return int(status_line.split(b" ")[1]), fields
+
+    async def head_bytes(self) -> bytes:
+        """The next head as it came, its empty line too."""
+        async with asyncio.timeout(ANSWER_SECONDS):
+            return await self._reader.readuntil(b"\r\n\r\n")
 
     async def some(self, size: int) -> bytes:
         """The next `size` bytes."""

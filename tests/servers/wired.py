@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -120,6 +121,12 @@ class WiredProxy:
     clock: Clock
     read_through: ReadThrough | None
 
+    @property
+    def hits_at_once(self) -> int:
+        """How many hits the fast lane gave."""
+        (count,) = re.findall(rb"imgproxy_cache_hits_at_once_total ([0-9]+)", self.metrics.text())
+        return int(count)
+
     async def until_idle(self) -> None:
         """Wait until every request has been served and everything is stored."""
         async with asyncio.timeout(STORE_SECONDS):
@@ -143,6 +150,7 @@ async def wired_proxy(
     upstream_port: int,
     arrival_seconds: float = 10.0,
     min_client_bytes_per_second: float = MIN_CLIENT_BYTES_PER_SECOND,
+    keep_alive_seconds: int = 75,
     /,
     **environ: str,
 ) -> AsyncIterator[WiredProxy]:
@@ -194,7 +202,14 @@ async def wired_proxy(
             now=clock,
         )
         make_protocol, state = _protocol(
-            proxy, given, metrics, arrival_seconds, min_client_bytes_per_second, refusals, fast_lane
+            proxy,
+            given,
+            metrics,
+            arrival_seconds,
+            min_client_bytes_per_second,
+            keep_alive_seconds,
+            refusals,
+            fast_lane,
         )
         server = await asyncio.get_running_loop().create_server(
             make_protocol, "127.0.0.1", 0, backlog=4096
@@ -231,6 +246,7 @@ def _protocol(
     metrics: Metrics,
     arrival_seconds: float,
     min_client_bytes_per_second: float,
+    keep_alive_seconds: int,
     refusals: list[tuple[Refusal, bytes]],
     fast_lane: FastLane | None,
 ) -> tuple[Any, ServerState]:
@@ -242,6 +258,7 @@ def _protocol(
         log_config=None,
         access_log=False,
         proxy_headers=False,
+        timeout_keep_alive=keep_alive_seconds,
     )
     config.load()
     state = ServerState()
