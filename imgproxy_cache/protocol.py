@@ -366,6 +366,8 @@ class ClientConnection(HttpToolsProtocol):
         self.timeout_keep_alive_task = None
         if self._phase is not IDLE or self._is_answering():
             return  # set again with the next answer
+        if self._bytes_to_take():  # it is not idle, but reading
+            self._idle_since = perf_counter()
         left = self._idle_since + self.timeout_keep_alive - perf_counter()
         if left > 0.001:
             self._close_when_idle_after(left)
@@ -444,7 +446,7 @@ class ClientConnection(HttpToolsProtocol):
         if not self.transport.get_write_buffer_size():
             return
         now = self.loop.time()
-        untaken = self.transport.get_write_buffer_size() + unacknowledged(self.transport)
+        untaken = self._bytes_to_take()
         taken = self._untaken - untaken
         if taken < 0 or taken >= self._stall_bytes:
             self._untaken, self._untaken_at = untaken, now
@@ -453,3 +455,6 @@ class ClientConnection(HttpToolsProtocol):
             reset(self.transport)
             return
         self._check_for_stall_later()
+
+    def _bytes_to_take(self) -> int:
+        return self.transport.get_write_buffer_size() + unacknowledged(self.transport)
