@@ -19,6 +19,7 @@ from benchmarks.storing import STORABLE
 from benchmarks.table import Row
 from benchmarks.upstream import Upstream, upstream_on_loopback
 
+READ_THROUGH = {"CACHE_READ_THROUGH": "true", "CACHE_UNSIGNED": "true"}
 KEYS = 1000
 CONNECTIONS = 32
 WARM_UP_SECONDS = 20.0
@@ -58,9 +59,9 @@ async def measure(
     ):
         for kilobytes in (5, 30):
             upstream.answer_with(kilobytes * 1000, cache_control=STORABLE)
-            targets = _targets(kilobytes)
+            targets = known_targets(kilobytes)
             for server in peers.all:
-                await _warm_up(server, upstream, targets)
+                await warm_up(server, upstream, targets)
             costs = await _costs(peers.all, upstream, targets, rounds)
             rows += _rows(f"{{}} of {kilobytes} KB{name}", kilobytes, costs)
     return rows
@@ -69,7 +70,7 @@ async def measure(
 @asynccontextmanager
 async def caching_proxy(
     folder: Path,
-    upstream: Upstream,
+    upstream_port: int,
     *,
     cores: frozenset[int],
     settings: dict[str, str],
@@ -77,8 +78,7 @@ async def caching_proxy(
     """imgproxy-cache with read-through, over a store that is a folder."""
     (folder / "store").mkdir(parents=True)
     store = {"CACHE_STORE_URL": (folder / "store").as_uri()}
-    settings = {"CACHE_READ_THROUGH": "true", "CACHE_UNSIGNED": "true", **settings}
-    async with proxy(upstream.port, store, cores=cores, settings=settings) as server:
+    async with proxy(upstream_port, store, cores=cores, settings=READ_THROUGH | settings) as server:
         yield server
 
 
@@ -92,10 +92,12 @@ async def _peers(
     async with AsyncExitStack() as stack:
         yield _Peers(
             await stack.enter_async_context(
-                caching_proxy(folder / "memory", upstream, cores=cores, settings=concurrency)
+                caching_proxy(folder / "memory", upstream.port, cores=cores, settings=concurrency)
             ),
             await stack.enter_async_context(
-                caching_proxy(folder / "disk", upstream, cores=cores, settings=concurrency | disk)
+                caching_proxy(
+                    folder / "disk", upstream.port, cores=cores, settings=concurrency | disk
+                )
             ),
             tuple(
                 [
@@ -116,7 +118,7 @@ async def _peers(
         )
 
 
-def _targets(kilobytes: int) -> list[bytes]:
+def known_targets(kilobytes: int) -> list[bytes]:
     """In the order in which they are asked for, which is none."""
     targets = [
         b"/_/rs:fit:300:300/plain/https://shop.example/%d/image%d.jpg" % (kilobytes, number)
@@ -126,7 +128,7 @@ def _targets(kilobytes: int) -> list[bytes]:
     return targets
 
 
-async def _warm_up(server: Server, upstream: Upstream, targets: list[bytes]) -> None:
+async def warm_up(server: Server, upstream: Upstream, targets: list[bytes]) -> None:
     """Until nothing is asked of imgproxy any more, and then once for what a hit opens."""
     asked = -1
     async with asyncio.timeout(WARM_UP_SECONDS):

@@ -2,17 +2,19 @@
 
 from pathlib import Path
 
-from benchmarks import hits
+from benchmarks import hits, hits_beside_misses, replay
 from benchmarks.machine import ALL_CORES, SERVER_CORE
 from benchmarks.table import Row
 
 
 async def measure(folder: Path) -> list[Row]:
-    for part in ("one", "two"):
+    for part in ("one", "two", "misses"):
         (folder / part).mkdir()
     return [
         *await hits.measure(folder / "one", cores=SERVER_CORE, workers=1, rounds=5, name=""),
         *await hits.measure(
             folder / "two", cores=ALL_CORES, workers=2, rounds=3, name=", two workers on two cores"
         ),
+        *await hits_beside_misses.measure(folder / "misses"),
+        *await replay.measure(folder / "replay"),
     ]
