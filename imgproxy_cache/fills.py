@@ -71,8 +71,15 @@ class Keeper:
     tiers: ReadThrough | None
     events: FetchEvents
     now: Callable[[], float]
-    under_way: set[asyncio.Task[None]] = field(default_factory=set)
-    """Large images that are on their way there."""
+    under_way: dict[asyncio.Task[None], bytes] = field(default_factory=dict)
+    """Large images that are on their way there, by name."""
+
+    async def until_kept(self, name: bytes) -> bool:
+        """Wait for a large image of this name that is on its way; False if there is none."""
+        under_way = [task for task, its_name in self.under_way.items() if its_name == name]
+        if under_way:
+            await asyncio.wait(under_way)
+        return bool(under_way)
 
 
 class Fill:
@@ -147,7 +154,7 @@ class Fill:
     def landed(self, flight: Landed) -> None:
         """The fetch is over: keep the answer, if it may be kept."""
         keeper = self._keeper
-        if keeper.tiers is not None:
+        if keeper.tiers is not None and self.request.path is not None:
             keeper.tiers.admission.told(flight.status, flight.error, was_probe=self._is_probe)
         if not flight.status:
             return
@@ -165,8 +172,8 @@ class Fill:
                 bytes=flight.size,
             )
             return
-        upload = self._upload(flight)
-        if self._lifetimes is None:
+        upload, resource = self._upload(flight), self.request.resource
+        if self._lifetimes is None or resource is None:
             keeper.uploads.offer(upload)
         elif flight.size <= INLINE_BYTES:
             self._keep(flight.status, flight.fields, upload)
@@ -174,8 +181,8 @@ class Fill:
             self._keeping = asyncio.create_task(
                 self._keep_large(flight.status, flight.fields, upload)
             )
-            keeper.under_way.add(self._keeping)
-            self._keeping.add_done_callback(keeper.under_way.discard)
+            keeper.under_way[self._keeping] = resource.name
+            self._keeping.add_done_callback(keeper.under_way.pop)
 
     # Below: in the order in which the above calls it
 

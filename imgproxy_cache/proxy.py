@@ -220,7 +220,10 @@ class Proxy:
         if self._fast_lane is not None and (read := client.read_alone()) is not None:
             self._fast_lane.learn(read, fields)
         if found is None or not self._is_fresh(found):
-            found = await read_through.search(request, resource, found)
+            if await self._keeper.until_kept(resource.name):
+                found = read_through.find_now(resource, fields.for_upstream)
+            if found is None or not self._is_fresh(found):
+                found = await read_through.search(request, resource, found)
         return found
 
     def _is_fresh(self, found: Found) -> bool:
@@ -291,7 +294,10 @@ class Proxy:
             flight = self._flights.get(key)
             if flight is not None and flight.can_be_boarded:
                 return flight, True
-        is_probe = self._read_through is not None and self._read_through.admission.ask()
+        is_probe = False
+        if self._read_through is not None and request.path is not None:
+            # Whatever is no image, its health too, imgproxy answers however many images fail.
+            is_probe = self._read_through.admission.ask()
         stale = found.kept if found is not None and request.method == "GET" else None
         flight = Flight(
             self._upstream,
@@ -327,6 +333,8 @@ class Proxy:
         if answer.request.fields.conditions and flight.why_not_stored is None:
             # What of the image the client wants can be told when all of it is there.
             await passenger.end()
+            if flight.error is not None:
+                raise flight.error  # nothing was sent yet: an answer of its own is still possible
             kept = None if flight.is_streaming else await fill.whole()
             if kept is not None:
                 status = cache_status(

@@ -169,6 +169,33 @@ async def test_client_that_has_the_image_is_told_so(
     assert (answer.status, answer.body, answer[b"ETag"]) == (304, b"", etag)
 
 
+async def test_part_of_an_image_that_comes_cut_is_an_error(
+    proxy: WiredProxy, upstream: FakeImgproxy
+) -> None:
+    upstream.script(TARGET, minute(BODY)[:-1], End.CLOSE)
+
+    answer = await ask(proxy.port, TARGET, b"Range: bytes=0-1")
+
+    assert (answer.status, answer.is_whole) == (502, True)
+    assert answer[b"Cache-Status"] == b"imgproxy-cache; fwd=uri-miss; detail=broken"
+
+
+async def test_large_image_that_came_whole_is_not_asked_for_again_while_it_is_put_away(
+    proxy: WiredProxy, upstream: FakeImgproxy
+) -> None:
+    body = bytes(7_000_000)
+    upstream.script(TARGET, image(body))
+    async with connected(proxy.port) as wire:
+        answers = []
+        for _ in range(2):
+            wire.send(request(TARGET))
+            answers.append(await wire.answer())
+
+    assert [one.body for one in answers] == [body, body]
+    assert answers[1][b"Cache-Status"].startswith(b"imgproxy-cache; hit; ")
+    assert len(upstream.images_asked_for) == 1
+
+
 # Variants
 
 
@@ -324,6 +351,20 @@ async def test_stale_image_is_given_when_imgproxy_fails(
     assert failed.status in (429, 502, 503)
 
 
+async def test_part_of_an_image_is_cut_out_of_the_stale_one_when_imgproxys_is_cut(
+    proxy: WiredProxy, upstream: FakeImgproxy
+) -> None:
+    upstream.script(TARGET, minute(b"old"))
+    upstream.script(TARGET, minute(b"new")[:-1], End.CLOSE)
+    await ask(proxy.port, TARGET)
+    proxy.clock.now += 61
+
+    stale = await ask(proxy.port, TARGET, b"Range: bytes=0-1")
+
+    assert (stale.status, stale.body) == (206, b"ol")
+    assert stale[b"Cache-Status"] == b"imgproxy-cache; fwd=stale; ttl=-1; detail=memory"
+
+
 async def test_stale_image_that_must_be_validated_is_not_given_when_imgproxy_fails(
     upstream: FakeImgproxy,
 ) -> None:
@@ -474,3 +515,17 @@ async def test_imgproxy_that_fails_is_left_alone_and_kept_images_keep_coming(
     assert refused[b"Cache-Status"] == b"imgproxy-cache; fwd=uri-miss; detail=failing"
     assert hit.status == 200
     assert len(upstream.images_asked_for) == asked
+
+
+async def test_health_of_imgproxy_is_asked_however_many_images_fail(
+    upstream: FakeImgproxy,
+) -> None:
+    async with reading(upstream) as proxy:
+        busy = head(b"Content-Length: 0", status=b"503 Service Unavailable")
+        upstream.default = lambda received: (busy,)
+        for number in range(5):
+            await ask(proxy.port, TARGET + b"%d" % number)
+        answers = [await ask(proxy.port, target) for target in (TARGET, b"/health", TARGET)]
+
+    assert [one.status for one in answers] == [503, 200, 503]
+    assert [one.all(b"Retry-After") for one in answers] == [[b"1"], [], [b"1"]]
