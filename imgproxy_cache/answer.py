@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import secrets
+from collections.abc import Awaitable
 from dataclasses import dataclass
 from email.utils import formatdate
 from time import perf_counter
@@ -36,10 +37,10 @@ class Answer:
     first_byte_at: float = 0.0
     """On perf_counter's clock."""
 
-    async def begin(self, status: int, headers: Headers) -> None:
+    def begin(self, status: int, headers: Headers) -> Awaitable[None]:
         self.status = status
         self.first_byte_at = perf_counter()
-        await self.send({"type": "http.response.start", "status": status, "headers": headers})
+        return self.send({"type": "http.response.start", "status": status, "headers": headers})
 
     async def end(self, body: bytes) -> None:
         await self.send({"type": "http.response.body", "body": body})

@@ -107,7 +107,7 @@ class Fill:
     )
 
     def __init__(
-        self, keeper: Keeper, request: Request, stale: KeptAnswer | None, *, is_probe: bool
+        self, keeper: Keeper, request: Request, stale: KeptAnswer | None, is_probe: bool
     ) -> None:
         self.request = request
         self.stale = stale
@@ -123,9 +123,10 @@ class Fill:
 
     def wire(self) -> bytes:
         """What imgproxy is sent."""
-        stale = self.stale
-        conditional = stale is not None and stale.status == 200
-        return self.request.wire(validation_fields(stale) if conditional and stale else [])
+        if self.stale is None or self.stale.status != 200:
+            return self.request.wire()
+        conditions = [b"%b: %b\r\n" % field for field in validation_fields(self.stale)]
+        return self.request.wire(b"".join(conditions))
 
     def judge(self, status: int, fields: AnswerFields) -> NotStored | None:
         """Why the answer is kept nowhere, as far as its head tells."""

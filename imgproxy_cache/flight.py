@@ -73,7 +73,6 @@ class Flight:
         upstream: Upstream,
         buffer: Buffer,
         fill: Fill,
-        *,
         is_head: bool,
         max_object_bytes: int,
         landed: Callable[[Flight], None],

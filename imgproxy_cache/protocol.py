@@ -187,7 +187,7 @@ class ClientConnection(HttpToolsProtocol):
             return
         phase_before = self._phase
         is_first = phase_before is IDLE and (self.cycle is None or self.cycle.response_complete)
-        if is_first and self._is_answered_at_once(data):
+        if is_first and self._fast_lane is not None and self._is_answered_at_once(data):
             return
         try:
             self.parser.feed_data(data)

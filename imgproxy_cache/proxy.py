@@ -302,10 +302,10 @@ class Proxy:
         flight = Flight(
             self._upstream,
             self._buffer,
-            Fill(self._keeper, request, stale, is_probe=is_probe),
-            is_head=request.method == "HEAD",
-            max_object_bytes=self._storage_rules.max_object_bytes,
-            landed=self._landed,
+            Fill(self._keeper, request, stale, is_probe),
+            request.method == "HEAD",
+            self._storage_rules.max_object_bytes,
+            self._landed,
         )
         if key is not None:
             self._flights[key] = flight

@@ -6,7 +6,6 @@ from collections.abc import Hashable
 from typing import NamedTuple
 
 from imgproxy_cache.core.access import Resource
-from imgproxy_cache.core.headers import Headers
 from imgproxy_cache.core.imgproxy_path import ImgproxyPath
 from imgproxy_cache.core.request_fields import RequestFields
 
@@ -26,11 +25,11 @@ class Request(NamedTuple):
     resource: Resource | None
     flight_key: Hashable | None
 
-    def wire(self, conditions: Headers) -> bytes:
-        """As imgproxy is sent it; `conditions` ask whether what is kept is still good."""
+    def wire(self, more_lines: bytes = b"") -> bytes:
+        """As imgproxy is sent it."""
         return b"%b %b HTTP/1.1\r\n%b%b\r\n" % (
             self.method.encode("ascii"),
             self.target,
             self.fields.lines,
-            b"".join([b"%b: %b\r\n" % field for field in conditions]),
+            more_lines,
         )
