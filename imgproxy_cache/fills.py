@@ -30,7 +30,7 @@ from imgproxy_cache.core.validation import (
     updated_fields,
     validation_fields,
 )
-from imgproxy_cache.core.variants import named_fields, selection
+from imgproxy_cache.core.variants import are_alike, named_fields, selection
 from imgproxy_cache.errors import UpstreamError
 from imgproxy_cache.read_through import ReadThrough
 from imgproxy_cache.uploads import Uploads
@@ -127,6 +127,19 @@ class Fill:
             return self.request.wire()
         conditions = [b"%b: %b\r\n" % field for field in validation_fields(self.stale)]
         return self.request.wire(b"".join(conditions))
+
+    def is_for(self, request: Request, fields: AnswerFields) -> bool:
+        """
+        Whether the answer, with these fields, is one to this request too (RFC 9111 section 4.1).
+
+        What imgproxy itself varies by, requests that share their fetch have in common.
+        """
+        vary = fields.by_name.get(b"vary", b"")
+        if self.is_validated and self.stale is not None:
+            vary = b", ".join(name for name, _ in self.stale.selection)
+        return not vary or are_alike(
+            vary, self.request.fields.for_upstream, request.fields.for_upstream
+        )
 
     def judge(self, status: int, fields: AnswerFields) -> NotStored | None:
         """Why the answer is kept nowhere, as far as its head tells."""

@@ -258,6 +258,11 @@ class Proxy:
                 flight, collapsed = self._find_or_start(request, None)
                 passenger = _board(flight, client)
                 await passenger.beginning()
+            if collapsed and not flight.fill.is_for(request, flight.fields):
+                passenger.leave()
+                flight, collapsed = self._start(request, None), False
+                passenger = _board(flight, client)
+                await passenger.beginning()
             outcome = None
             if request.resource is not None:
                 outcome = await self._give_instead(found, passenger, answer)
@@ -294,6 +299,18 @@ class Proxy:
             flight = self._flights.get(key)
             if flight is not None and flight.can_be_boarded:
                 return flight, True
+        flight = self._start(request, found)
+        if key is not None and not flight.is_over:
+            self._flights[key] = flight
+        return flight, False
+
+    def _start(self, request: Request, found: Found | None) -> Flight:
+        """
+        A flight of its own.
+
+        Raises:
+            UpstreamFailing: imgproxy is left alone for a moment
+        """
         is_probe = False
         if self._read_through is not None and request.path is not None:
             # Whatever is no image, its health too, imgproxy answers however many images fail.
@@ -307,10 +324,8 @@ class Proxy:
             self._storage_rules.max_object_bytes,
             self._landed,
         )
-        if key is not None:
-            self._flights[key] = flight
         flight.start()
-        return flight, False
+        return flight
 
     def _landed(self, flight: Flight) -> None:
         key = flight.fill.request.flight_key

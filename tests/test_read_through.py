@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
@@ -226,6 +227,33 @@ async def test_variants_are_selected_in_the_fast_lane_too(
 
     assert bodies == [b"webp", b"jpeg"] * 3
     assert proxy.hits_at_once == 4
+
+
+async def test_variants_by_what_is_none_of_imgproxys_are_not_mixed_up(
+    upstream: FakeImgproxy, tmp_path: Path
+) -> None:
+    """As one that is elsewhere, behind a server that answers for it across origins."""
+    gate = Gate()
+    upstream.default = lambda received: (
+        gate,
+        image(received.all(b"origin")[0], b"Vary: Origin"),
+    )
+    origins = [b"https://%d.example" % (number % 3) for number in range(9)]
+    disk = str(tmp_path / "disk")
+    bodies = []
+    for _ in range(2):
+        async with reading(upstream, CACHE_DISK_DIR=disk) as proxy:
+            asked = [
+                asyncio.create_task(ask(proxy.port, TARGET, b"Origin: " + origin))
+                for origin in origins
+            ]
+            await gate.reached.wait()
+            while len(proxy.state.tasks) < len(asked) and not gate.open.is_set():
+                await asyncio.sleep(0)
+            gate.open.set()
+            bodies.append([(await one).body for one in asked])
+
+    assert bodies == [origins, origins]
 
 
 # Stale images

@@ -72,6 +72,15 @@ def selection(names: tuple[bytes, ...], request_headers: Headers) -> Selection |
     return tuple((name, _READ.get(name, _combined)(name, lines)) for name in names)
 
 
+def are_alike(vary: bytes, one: Headers, other: Headers) -> bool:
+    """Whether two requests with these fields get the same of what varies by `vary`."""
+    names = named_fields(vary)
+    if names is None:
+        return False
+    selected = selection(names, one)
+    return selected is not None and selected == selection(names, other)
+
+
 def _combined(name: bytes, lines: _Lines) -> bytes:
     values = lines.get(name)
     return ABSENT if values is None else b", ".join(value.strip(b" \t") for value in values)

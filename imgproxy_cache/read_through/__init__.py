@@ -150,7 +150,7 @@ class ReadThrough:
         """
         The answer, if it is farther away, and better than the one that memory has.
 
-        Requests for the same search once.
+        Requests for the same search once, unless what is found varies by what they differ in.
         """
         key = (resource.name, request.fields.sharing)
         search = self._searches.get(key)
@@ -160,7 +160,10 @@ class ReadThrough:
             search = asyncio.create_task(self._search(request, resource, stale))
             self._searches[key] = search
             search.add_done_callback(lambda _: self._searches.pop(key, None))
-        return await asyncio.shield(search)
+        found = await asyncio.shield(search)
+        if found is not None and not _is_for(found.metadata, request.fields.for_upstream):
+            return await self._search(request, resource, stale)
+        return found
 
     def keep(self, kept: KeptAnswer, *, on_disk: bool = True) -> None:
         """Put an answer into the local tiers."""
@@ -249,6 +252,11 @@ def _entries(kept: KeptAnswer) -> list[tuple[TierKey, Kept]]:
         (tier_key(kept.name), Signpost(kept.name, names)),
         (tier_key(kept.name, kept.selection), kept),
     ]
+
+
+def _is_for(kept: KeptAnswer, headers: Headers) -> bool:
+    names = tuple(name for name, _ in kept.selection)
+    return not names or selection(names, headers) == kept.selection
 
 
 def _is_newer(kept: KeptAnswer, other: KeptAnswer) -> bool:

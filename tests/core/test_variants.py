@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from imgproxy_cache.core.headers import Headers
 from imgproxy_cache.core.kept import Selection
-from imgproxy_cache.core.variants import named_fields, selection
+from imgproxy_cache.core.variants import are_alike, named_fields, selection
 from tests.tapes import Tape, all_tapes
 
 HINTS = (b"dpr", b"sec-ch-dpr", b"sec-ch-width", b"width")
@@ -368,3 +368,30 @@ def test_any_vary_is_read(vary: bytes) -> None:
     if names is not None:
         assert named_fields(b",".join(names)) == names
     assert (names is None) or (b"*" not in [part.strip() for part in vary.split(b",")])
+
+
+@pytest.mark.parametrize(
+    ("vary", "one", "other", "expected"),
+    [
+        pytest.param(b"Origin", [(b"origin", b"a")], [(b"origin", b"a")], True, id="the same"),
+        pytest.param(b"Origin", [(b"origin", b"a")], [(b"origin", b"b")], False, id="another"),
+        pytest.param(b"Origin", [(b"origin", b"a")], [], False, id="not sent"),
+        pytest.param(b"Origin", [(b"dpr", b"1")], [(b"dpr", b"2")], True, id="not named"),
+        pytest.param(
+            b"Accept",
+            [(b"accept", b"image/webp")],
+            [(b"accept", b"*/*, image/webp")],
+            True,
+            id="the same to imgproxy",
+        ),
+        pytest.param(b"*", [], [], False, id="everything"),
+        pytest.param(
+            b"A", [(b"a", b"x" * 1000)], [(b"a", b"x" * 1000)], False, id="too long to compare"
+        ),
+        pytest.param(b"Accept-Encoding", [(b"origin", b"a")], [], True, id="Accept-Encoding"),
+    ],
+)
+def test_requests_are_alike_in_what_an_answer_varies_by(
+    vary: bytes, one: Headers, other: Headers, expected: bool
+) -> None:
+    assert are_alike(vary, one, other) is expected
