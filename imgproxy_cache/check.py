@@ -98,7 +98,7 @@ async def _check_probe(store: Store) -> AsyncIterator[Finding]:
 
 
 async def _read(store: Store, key: Key, written: Image) -> None:
-    found = await store.get(key)
+    found = await asyncio.to_thread(store.get, key)
     if found is None or found.body != written.body:
         raise StoreError(
             operation=f"get {key}",

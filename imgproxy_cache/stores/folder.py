@@ -59,9 +59,9 @@ class FolderStore:
         with self._told(f"find {key}"):
             return self._find(_file_name(key))
 
-    async def get(self, key: Key) -> Image | None:
+    def get(self, key: Key) -> Image | None:
         with self._told(f"get {key}"):
-            return await asyncio.to_thread(self._get, _file_name(key))
+            return self._get(_file_name(key))
 
     async def delete(self, key: Key) -> None:
         with self._told(f"delete {key}"):

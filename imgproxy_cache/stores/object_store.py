@@ -118,18 +118,17 @@ class ObjectStore:
         ours = (found.attributes.get(name, "") for _, name in self._metadata)
         return StoredObject(found.meta["size"], found.meta["e_tag"], *ours)
 
-    async def get(self, key: Key) -> Image | None:
+    def get(self, key: Key) -> Image | None:
         name = object_name(self._location.folder, key)
         try:
-            found = await obstore.get_async(self._client, name)
-            body = bytes(await found.bytes_async())
+            found = obstore.get(self._client_for_small, name)
+            return self._image(bytes(found.bytes()), found.attributes)
         except FileNotFoundError as exc:
             if is_missing_key(exc):
                 return None
             raise self._error(exc, f"get {name}") from exc
         except Exception as exc:
             raise self._error(exc, f"get {name}") from exc
-        return self._image(body, found.attributes)
 
     async def delete(self, key: Key) -> None:
         name = object_name(self._location.folder, key)
@@ -196,7 +195,8 @@ async def open_object_store(
     A store at the location; GCS and Azure find their credentials in their own variables.
 
     `timeout_seconds` is for a whole request, the image included, and the other for putting one
-    of up to :data:`SMALL_BYTES`.  Nothing is dialled yet.
+    of up to :data:`SMALL_BYTES`, and for getting any: what takes longer is of no use to a client
+    that waits.  Nothing is dialled yet.
     """
     client_options: ClientConfig = {
         "connect_timeout": timedelta(seconds=connect_timeout_seconds),

@@ -101,7 +101,7 @@ async def test_keys_that_expire_are_replaced_before_they_do(
             s3.admit(keys(name))
             await when_keys_are_renewed(lambda: asyncio.to_thread(store.put, KEY, PICTURE))
             # Large and small images have connections of their own, which ask for their own keys.
-            assert await when_keys_are_renewed(lambda: store.get(KEY)) == PICTURE
+            assert await when_keys_are_renewed(lambda: asyncio.to_thread(store.get, KEY)) == PICTURE
     s3.admit({})
     assert endpoint.asked >= 3
 

@@ -49,7 +49,7 @@ async def failure_of(location: S3Location, timeout_seconds: float = 5) -> StoreE
         with pytest.raises(StoreError) as put:
             await asyncio.to_thread(store.put, KEY, picture())
         with pytest.raises(StoreError) as got:
-            await store.get(KEY)
+            await asyncio.to_thread(store.get, KEY)
         with pytest.raises(StoreError) as checked:
             await store.check()
     assert put.value.kind == got.value.kind == checked.value.kind
@@ -80,7 +80,7 @@ async def test_without_a_folder_the_key_alone_is_the_name(
 ) -> None:
     async with open_store(replace(location, folder="")) as store:
         await asyncio.to_thread(store.put, KEY, PICTURE)
-        assert await store.get(KEY) == PICTURE
+        assert await asyncio.to_thread(store.get, KEY) == PICTURE
         await store.check()
     assert s3.names(location.bucket) == [KEY]
 
@@ -92,7 +92,7 @@ async def test_an_object_of_another_program_is_an_image_without_hashes(
         Bucket=location.bucket, Key=f"processed/{KEY}", Body=b"theirs", ContentType="image/webp"
     )
     async with open_store(location) as store:
-        found = await store.get(KEY)
+        found = await asyncio.to_thread(store.get, KEY)
     assert found == replace(
         PICTURE,
         body=b"theirs",
@@ -135,7 +135,7 @@ async def test_a_value_that_no_header_can_hold_is_refused(location: S3Location, 
     async with open_store(location) as store:
         with pytest.raises(StoreError, match="what a header cannot"):
             await asyncio.to_thread(store.put, KEY, picture(cache_control=value))
-        assert await store.get(KEY) is None
+        assert await asyncio.to_thread(store.get, KEY) is None
 
 
 @pytest.mark.parametrize("name", ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"])
@@ -148,7 +148,7 @@ async def test_only_the_location_says_where_the_bucket_is(
     no_cloud.setenv("AWS_BUCKET", "another-bucket")
     async with open_store(location) as store:
         await asyncio.to_thread(store.put, KEY, PICTURE)
-        assert await store.get(KEY) == PICTURE
+        assert await asyncio.to_thread(store.get, KEY) == PICTURE
 
 
 @pytest.mark.parametrize(
@@ -246,7 +246,7 @@ async def test_a_store_without_conditional_writes_is_noticed_once_and_looked_int
                 await asyncio.to_thread(store.create, key, image)
                 for key, image in ((KEY, PICTURE), (KEY, picture(b"second")), (other, PICTURE))
             ]
-            assert await store.get(KEY) == PICTURE
+            assert await asyncio.to_thread(store.get, KEY) == PICTURE
     assert created == [True, False, True]
     assert [(one.method, one.status) for one in front.asked[:-1]] == [
         ("PUT", refusal),
