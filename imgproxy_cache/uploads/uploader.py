@@ -19,6 +19,7 @@ import structlog
 from imgproxy_cache.core.breaker import OF_THE_IMAGE, Permission, delay_seconds
 from imgproxy_cache.errors import SpoolFileError, StoreError
 from imgproxy_cache.stores import Store
+from imgproxy_cache.threads import Threads
 from imgproxy_cache.uploads.attempt import Stored, attempt
 from imgproxy_cache.uploads.dedup import Dedup
 from imgproxy_cache.uploads.events import UploadEvents
@@ -26,7 +27,6 @@ from imgproxy_cache.uploads.outages import Outages
 from imgproxy_cache.uploads.pending import Pending
 from imgproxy_cache.uploads.spool_folder import SpoolFile
 from imgproxy_cache.uploads.spooling import Spooling
-from imgproxy_cache.uploads.threads import Threads
 from imgproxy_cache.uploads.waiting import Waiting
 
 log = structlog.get_logger()
@@ -85,7 +85,7 @@ class Uploader:
         self._concurrency = concurrency
         self._most_given = concurrency + min(GIVEN_AHEAD, max_items // GIVEN_SHARE)
         self._most_bytes_given = max_bytes // GIVEN_SHARE
-        self._threads = Threads(self._attempt, concurrency)
+        self._threads = Threads(self._attempt, concurrency, name="upload")
         self._loop = asyncio.get_running_loop()
         self._turn: asyncio.TimerHandle | None = None
         self._is_halted = False

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from imgproxy_cache.uploads.threads import Threads
+from imgproxy_cache.threads import Threads
 
 SECONDS = 20.0
 
@@ -39,7 +39,7 @@ def test_all_is_done_in_order_and_told_once() -> None:
         begun.append(item)
         return 2 * item
 
-    threads = Threads(double, 1)
+    threads = Threads(double, 1, name="test")
     for item in range(100):
         threads.give(item)
     assert begun == [], "nothing begins before they are woken"
@@ -58,7 +58,7 @@ def test_as_many_work_at_once_as_agreed_and_one_wakes_the_other() -> None:
         gate.acquire()
         return item
 
-    threads = Threads(wait, 3)
+    threads = Threads(wait, 3, name="test")
     for item in range(5):
         threads.give(item)
     threads.wake()
@@ -75,7 +75,7 @@ def test_as_many_work_at_once_as_agreed_and_one_wakes_the_other() -> None:
 
 @pytest.mark.parametrize("most", [1, 2, 8])
 def test_what_is_given_at_the_moment_when_a_thread_lies_down_is_done(most: int) -> None:
-    threads: Threads[int, int] = Threads(lambda item: item, most)
+    threads: Threads[int, int] = Threads(lambda item: item, most, name="test")
     for count in [1, 2, 3, 1, 5] * 100:
         for item in range(count):
             threads.give(item)
@@ -85,7 +85,7 @@ def test_what_is_given_at_the_moment_when_a_thread_lies_down_is_done(most: int) 
 
 
 def test_it_is_told_when_all_that_was_given_is_begun() -> None:
-    threads: Threads[int, int] = Threads(lambda item: item, 2)
+    threads: Threads[int, int] = Threads(lambda item: item, 2, name="test")
     called: list[int] = []
     for item in range(20):
         threads.give(item)
@@ -93,6 +93,19 @@ def test_it_is_told_when_all_that_was_given_is_begun() -> None:
     threads.wake()
     until(lambda: called)
     assert len(told(threads, 20)) == 20
+    threads.close()
+
+
+def test_who_wants_to_know_is_told_after_each_has_ended() -> None:
+    told: list[int] = []
+    threads: Threads[int, int] = Threads(
+        lambda item: item, 2, name="test", tell_ended=lambda: told.append(1)
+    )
+    for item in range(20):
+        threads.give(item)
+    threads.wake()
+    until(lambda: len(told) == 20)
+    assert sorted(threads.ended()) == list(range(20))
     threads.close()
 
 
@@ -106,7 +119,7 @@ def test_after_the_end_nothing_begins_and_no_thread_is_left() -> None:
         begun.append(item)
         gate.wait()
 
-    threads = Threads(wait, 2)
+    threads = Threads(wait, 2, name="test")
     for item in range(10):
         threads.give(item)
     threads.wake()
@@ -120,9 +133,9 @@ def test_after_the_end_nothing_begins_and_no_thread_is_left() -> None:
 
 HANGING = """
 import threading
-from imgproxy_cache.uploads.threads import Threads
+from imgproxy_cache.threads import Threads
 begun = threading.Event()
-threads = Threads(lambda item: begun.set() or threading.Event().wait(), 1)
+threads = Threads(lambda item: begun.set() or threading.Event().wait(), 1, name="test")
 threads.give(1)
 threads.wake()
 begun.wait()

@@ -18,14 +18,24 @@ class Threads(Generic[T, R]):
     Made for the fewest changes between threads, each of which costs 5 us where they share a core,
     and more where they wait for the interpreter: one thread is woken for all that is given at
     once, and wakes the next if there is more to do than it can; and nobody is woken when a call
-    has ended, but asks for that now and then.
+    has ended: who gives asks for that now and then, or has `tell_ended` called after each, in its
+    thread (it must not raise either).
 
     They keep no process alive: a store that hangs would hold up a stop.
     """
 
-    def __init__(self, work: Callable[[T], R], most: int) -> None:
+    def __init__(
+        self,
+        work: Callable[[T], R],
+        most: int,
+        *,
+        name: str,
+        tell_ended: Callable[[], None] | None = None,
+    ) -> None:
         self._work = work
         self._most = most
+        self._name = name
+        self._tell_ended = tell_ended
         self._threads = 0
         self._starting = threading.Lock()
         self._given: deque[T] = deque()
@@ -74,7 +84,7 @@ class Threads(Generic[T, R]):
             if self._threads == self._most:
                 return
             self._threads += 1
-        threading.Thread(target=self._live, name="upload", daemon=True).start()
+        threading.Thread(target=self._live, name=self._name, daemon=True).start()
 
     def _live(self) -> None:
         bell = threading.Lock()
@@ -92,6 +102,8 @@ class Threads(Generic[T, R]):
                 self._wake_one()
             self._ended.append(self._work(item))
             del item  # an image must not stay in memory until the next one comes
+            if self._tell_ended is not None:
+                self._tell_ended()
 
     def _rest(self, bell: threading.Lock) -> None:
         self._idle.append(bell)
