@@ -75,7 +75,7 @@ def lifetimes(
 
     return Lifetimes(
         received_at=received_at,
-        age=_age(fields.get(b"age", b"")),
+        age=_age(fields[b"age"]) if b"age" in fields else 0,
         fresh_until=fresh_until,
         stale_while_revalidate_until=end_of(
             cache_control.stale_while_revalidate, stale_while_revalidate_seconds

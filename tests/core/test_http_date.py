@@ -96,6 +96,11 @@ def test_date_is_written_as_the_rfc_prefers() -> None:
     assert http_date(784111777) == b"Sun, 06 Nov 1994 08:49:37 GMT"
 
 
+@given(st.integers(-62_135_596_800, 253_402_300_799))  # the years from 1 to 9999
+def test_date_is_written_as_the_standard_library_writes_it(seconds: int) -> None:
+    assert http_date(seconds) == formatdate(seconds, usegmt=True).encode()
+
+
 @given(st.integers(-(2**33), 2**37))
 def test_date_is_read_as_it_was_written(seconds: int) -> None:
     assert read_http_date(formatdate(seconds, usegmt=True).encode(), NOW) == seconds
