@@ -87,6 +87,7 @@ _TRANSPORT = (
     ("dns error", "unreachable", "no such host"),
     ("kind: Connect", "unreachable", "cannot connect"),
     ("IncompleteMessage", "unreachable", "connection closed before the answer"),
+    ("IncompleteBody", "unreachable", "connection closed in the middle of the answer"),
     ("ConnectionReset", "unreachable", "connection reset"),
 )
 

@@ -41,6 +41,8 @@ class Fault(Enum):
     """Passes on a part of the request, then breaks off on both sides."""
     LOST = auto()
     """Passes the request on, then breaks off instead of answering: it was done all the same."""
+    HALF_ANSWER = auto()
+    """Passes the request on, and half of what is answered, then breaks off."""
     UNCONDITIONAL = auto()
     """501 to what has `If-None-Match`, as S3 says it; else passes the request on."""
     UNCONDITIONAL_405 = auto()
@@ -157,7 +159,7 @@ class FaultyFront:
             self._note(head, 0)
             return False
         self._note(head, int(answer[9:12]))
-        writer.write(answer)
+        writer.write(answer[: len(answer) // 2] if fault is Fault.HALF_ANSWER else answer)
         await writer.drain()
         return False
 

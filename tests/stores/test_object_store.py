@@ -219,6 +219,20 @@ async def test_a_refused_connection_names_the_endpoint(location: S3Location) -> 
     assert error.hint == "start it or fix S3_ENDPOINT"
 
 
+async def test_half_of_an_image_is_a_failure_and_no_image(
+    s3: S3Server, location: S3Location
+) -> None:
+    async with faulty_front(s3) as front:
+        there = replace(location, endpoint=f"http://127.0.0.1:{front.port}")
+        async with open_store(there) as store:
+            await asyncio.to_thread(store.put, KEY, picture(bytes(100_000)))
+            front.fail(Fault.HALF_ANSWER)
+            with pytest.raises(StoreError) as caught:
+                await asyncio.to_thread(store.get, KEY)
+    assert caught.value.kind == "unreachable"
+    assert caught.value.cause == "connection closed in the middle of the answer"
+
+
 async def test_a_host_that_does_not_exist_is_told_apart(location: S3Location) -> None:
     endpoint = "http://no-such-host.invalid"
     error = await failure_of(replace(location, endpoint=endpoint))
