@@ -92,3 +92,7 @@ class SpoolFileError(ImgproxyCacheError):
 
 class KeptFileError(ImgproxyCacheError):
     """A file of the disk tier is not what was written."""
+
+
+class StoredImageError(ImgproxyCacheError):
+    """An object of the store is not what was put there."""

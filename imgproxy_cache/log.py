@@ -4,44 +4,47 @@ The log: one JSON object a line on stdout, or readable lines on a terminal.
 Every line has `timestamp` (RFC 3339, UTC), `level`, `event` (``noun.past_participle``)
 and, where there is a sentence for people, `message`.  The events:
 
-====================== =========================================================
-``server.started``     listening; `bind`, `workers`, `store`
-``server.stopping``    asked to stop; `drain_seconds`
-``server.stopped``     done
-``server.warned``      a setting that works otherwise than it may seem
-``server.logged``      what uvicorn or asyncio had to say
-``worker.died``        one of several workers ended; another takes its place
-``upstream.awaited``   "Waiting for imgproxy to be ready..."
-``upstream.ready``     "imgproxy is ready"
-``upstream.failed``    not ready in time, and what to look at
-``upstream.paused``    with read-through: it failed five times in a row; only probes ask it
-``upstream.recovered`` it answers again
-``request.served``     one for each request; for hits from memory at level debug
-``request.failed``     one for each request that got no whole answer, and why
-``request.refused``    no request for us: one line each, 10 a second; then `unlogged`, how many more
-``request.crashed``    a bug of ours, with its traceback; answered with 500
-``fetch.abandoned``    images that a stop did not wait for; their clients had gone
-``image.refused``      announced as stored, but it did not arrive whole
-``client.stalled``     cut off: it took next to nothing of its answer
-``upload.stored``      "Uploaded to S3"; `path`, `bucket`, `key`
-``upload.unchanged``   the store had it already (debug)
-``upload.retried``     some failed at first, the store took others: why, how often (one a minute)
-``upload.failed``      once for each image that the store would not have in the end
-``upload.dropped``     the queue was full
-``upload.expired``     it waited for longer than `CACHE_SPOOL_MAX_AGE_SECONDS`
-``upload.left``        what a stop left in the spool, for the next start
-``upload.abandoned``   what a stop lost
-``store.failed``       nothing is uploaded from now on, and why; images are kept
-``store.awaited``      this goes on (one a minute); how much waits, since when
-``store.recovered``    uploading again
-``spool.adopted``      found in the spool: an earlier run or a worker that died has left it
-``spool.quarantined``  a file of the spool is damaged, or the store will not have it
-``spool.failed``       nothing goes into the spool from now on, and why
-``spool.recovered``    the spool takes images again
-``disk.failed``        nothing is kept on disk from now on, and why; what is there is still given
-``disk.recovered``     images are kept on disk again
-``disk.damaged``       a file there was not what was written: removed, a miss (one a minute)
-====================== =========================================================
+======================== =========================================================
+``server.started``       listening; `bind`, `workers`, `store`
+``server.stopping``      asked to stop; `drain_seconds`
+``server.stopped``       done
+``server.warned``        a setting that works otherwise than it may seem
+``server.logged``        what uvicorn or asyncio had to say
+``worker.died``          one of several workers ended; another takes its place
+``upstream.awaited``     "Waiting for imgproxy to be ready..."
+``upstream.ready``       "imgproxy is ready"
+``upstream.failed``      not ready in time, and what to look at
+``upstream.paused``      with read-through: it failed five times in a row; only probes ask it
+``upstream.recovered``   it answers again
+``request.served``       one for each request; for hits from memory at level debug
+``request.failed``       one for each request that got no whole answer, and why
+``request.refused``      no request for us: one line each, 10 a second; then `unlogged`: the rest
+``request.crashed``      a bug of ours, with its traceback; answered with 500
+``fetch.abandoned``      images that a stop did not wait for; their clients had gone
+``image.refused``        announced as stored, but it did not arrive whole
+``client.stalled``       cut off: it took next to nothing of its answer
+``upload.stored``        "Uploaded to S3"; `path`, `bucket`, `key`
+``upload.unchanged``     the store had it already (debug)
+``upload.retried``       some failed at first, the store took others: why, how often (one a minute)
+``upload.failed``        once for each image that the store would not have in the end
+``upload.dropped``       the queue was full
+``upload.expired``       it waited for longer than `CACHE_SPOOL_MAX_AGE_SECONDS`
+``upload.left``          what a stop left in the spool, for the next start
+``upload.abandoned``     what a stop lost
+``store.failed``         nothing is uploaded from now on, and why; images are kept
+``store.awaited``        this goes on (one a minute); how much waits, since when
+``store.recovered``      uploading again
+``store.read_failed``    no image is read from the store from now on, and why; imgproxy makes them
+``store.read_recovered`` reading from it again
+``image.rejected``       an object of the store is not what was put there: a miss (one a minute)
+``spool.adopted``        found in the spool: an earlier run or a worker that died has left it
+``spool.quarantined``    a file of the spool is damaged, or the store will not have it
+``spool.failed``         nothing goes into the spool from now on, and why
+``spool.recovered``      the spool takes images again
+``disk.failed``          nothing is kept on disk from now on, and why; what is there is still given
+``disk.recovered``       images are kept on disk again
+``disk.damaged``         a file there was not what was written: removed, a miss (one a minute)
+======================== =========================================================
 
 No line holds a secret: targets come without their query, settings without values.
 

@@ -69,3 +69,14 @@ def image_from_answer(
 def time_in_words(seconds: int) -> str:
     """Seconds since the epoch as RFC 3339 has them, in UTC."""
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def seconds_from_words(text: str) -> float:
+    """
+    The time that :func:`time_in_words` has written, as seconds since the epoch.
+
+    Raises: ValueError for anything else
+    """
+    if not text.endswith("Z"):
+        raise ValueError(f"no time in UTC: {text[:100]!a}")
+    return datetime.fromisoformat(text).timestamp()

@@ -1,16 +1,21 @@
 """Tiers of every kind, as what they are for tests: small, and waited for."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Protocol
 
+from imgproxy_cache.core.image import Image, image_from_answer
 from imgproxy_cache.core.kept import Kept, KeptAnswer, TierKey
+from imgproxy_cache.core.key import key_from_target
+from imgproxy_cache.stores import Store
 from imgproxy_cache.tiers import Counts, Tier
 from imgproxy_cache.tiers.disk import DiskTier
 from imgproxy_cache.tiers.disk_folder import DiskFolder
 from imgproxy_cache.tiers.disk_reading import READ_SECONDS, DiskReading
 from imgproxy_cache.tiers.memory import MemoryTier
+from imgproxy_cache.tiers.store import StoreTier
 from tests.tiers.answers import NOW
 
 PLACE = "s3://images/processed"
@@ -48,6 +53,63 @@ class InMemory:
 
     async def settle(self) -> None:
         pass
+
+
+class InStore:
+    """
+    The store tier with all that happens around it: what is put or removed is so in the store
+    before the next get.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._tier = StoreTier(
+            store,
+            miss_seconds=30,
+            miss_items=1000,
+            stale_while_revalidate_seconds=60.5,
+            stale_if_error_seconds=86_400,
+        )
+        self._waiting: dict[TierKey, Kept | None] = {}
+
+    @property
+    def counts(self) -> Counts:
+        return self._tier.counts
+
+    async def get(self, key: TierKey) -> Kept | None:
+        await self.settle()
+        return await self._tier.get(key_from_target(key), key, key)
+
+    def put(self, key: TierKey, kept: Kept) -> None:
+        self._waiting[key] = kept
+        self._tier.expect(key_from_target(key))
+
+    def remove(self, key: TierKey) -> None:
+        self._waiting[key] = None
+
+    async def settle(self) -> None:
+        waiting, self._waiting = self._waiting, {}
+        for key, kept in waiting.items():
+            if isinstance(kept, KeptAnswer):
+                image = _image(key, kept)
+                await asyncio.to_thread(self._store.put, key_from_target(key), image)
+            else:
+                await self._store.delete(key_from_target(key))
+
+    def close(self) -> None:
+        self._tier.close()
+
+
+def _image(path: bytes, kept: KeptAnswer) -> Image:
+    fields = {name: value.decode() for name, value in kept.fields}
+    return image_from_answer(
+        path=path,
+        body=kept.body,
+        content_type=fields[b"Content-Type"],
+        cache_control=fields[b"Cache-Control"],
+        content_disposition=None,
+        at=kept.lifetimes.received_at,
+    )
 
 
 def disk_folder(

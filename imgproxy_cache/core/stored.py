@@ -1,0 +1,75 @@
+"""Answers made of what a store has kept: others may write there, and bytes get lost."""
+
+from __future__ import annotations
+
+from hashlib import sha256
+
+from imgproxy_cache.core.freshness import lifetimes
+from imgproxy_cache.core.hit import fields_of_stored_image
+from imgproxy_cache.core.image import Image, seconds_from_words
+from imgproxy_cache.core.kept import KeptAnswer
+from imgproxy_cache.core.media_types import IMAGE_TYPES, media_type
+from imgproxy_cache.errors import StoredImageError
+
+
+def answer_from_store(
+    image: Image,
+    *,
+    identity: bytes,
+    name: bytes,
+    stale_while_revalidate_seconds: float,
+    stale_if_error_seconds: float,
+) -> KeptAnswer | None:
+    """
+    The answer, under a tier's name; None where the image does not say for how long it is fresh.
+
+    That counts from when it was stored: what is stale by now is an answer too, and a restart
+    changes none.  `identity` is what :func:`~imgproxy_cache.core.key.identity_from_target` says
+    for the target.  The seconds are the operator's, as for
+    :func:`~imgproxy_cache.core.freshness.lifetimes`.
+
+    Hashes the body (0.7 to 1 ms a megabyte): not in the event loop.
+
+    Raises:
+        StoredImageError: it is cut off, of another path, of another program, or no image
+    """
+    stored_at = _stored_at(image, identity)
+    fields = fields_of_stored_image(
+        image.content_type, image.cache_control, image.content_disposition, stored_at=stored_at
+    )
+    times = lifetimes(
+        {b"cache-control": (image.cache_control or "").encode("latin-1", "replace")},
+        stored_at,
+        stale_while_revalidate_seconds=stale_while_revalidate_seconds,
+        stale_if_error_seconds=stale_if_error_seconds,
+    )
+    if times is None:
+        return None
+    return KeptAnswer(
+        name=name,
+        selection=(),
+        status=200,
+        fields=fields,
+        body=image.body,
+        content_sha256=image.content_sha256,
+        etag=None,
+        lifetimes=times,
+    )
+
+
+def _stored_at(image: Image, identity: bytes) -> float:
+    """When the image was stored, in seconds since the epoch, if it is what was stored."""
+    if not (image.path_sha256 and image.content_sha256):
+        raise StoredImageError("another program has put it there: it has no hashes")
+    if image.path_sha256 != sha256(identity).hexdigest():
+        raise StoredImageError("it is the image of another path")
+    kind = media_type(image.content_type.encode("latin-1", "replace"))
+    # An SVG is one too: its Content-Security-Policy keeps its scripts from running.
+    if kind not in IMAGE_TYPES:
+        raise StoredImageError(f"its type is no image's: {image.content_type[:100]!a}")
+    if image.content_sha256 != sha256(image.body).hexdigest():
+        raise StoredImageError(f"its {len(image.body)} bytes are not those that were stored")
+    try:
+        return seconds_from_words(image.stored_at)
+    except ValueError as exc:
+        raise StoredImageError(f"when it was stored is no time: {image.stored_at[:100]!a}") from exc

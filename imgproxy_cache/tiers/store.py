@@ -1,0 +1,280 @@
+"""The store as the farthest tier: what was put there for pages is read back for the proxy."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from enum import Enum, auto
+from random import random
+
+import structlog
+
+from imgproxy_cache.core.breaker import OF_THE_IMAGE, Breaker, Change, Permission
+from imgproxy_cache.core.kept import KeptAnswer
+from imgproxy_cache.core.key import Key
+from imgproxy_cache.core.stored import answer_from_store
+from imgproxy_cache.errors import StoredImageError, StoreError
+from imgproxy_cache.stores import Store
+from imgproxy_cache.threads import Threads
+from imgproxy_cache.tiers import Counts
+from imgproxy_cache.tiers.recent_keys import RecentKeys
+
+log = structlog.get_logger()
+
+# imgproxy takes 5 to 50 ms: a store that takes longer than this is of no use as a cache.
+STORE_SECONDS = 2.0
+# What asks at once.  One that answers within 30 ms is asked 500 times a second by so many; on one
+# core, with a store beside it, 8 of them cost 78 us a get, 16 of them 82 and 32 of them 96.
+MOST_THREADS = 16
+# An image that was handed to the uploads is in the store soon: until then a miss means nothing.
+UPLOAD_SECONDS = 10.0
+# Broken images are said no more often.
+SAY_SECONDS = 60.0
+
+
+class _Nothing(Enum):
+    """What may come of asking, beside answers and failures."""
+
+    MISSING = auto()
+    """Or it does not say for how long it is fresh."""
+    NOT_ASKED = auto()
+
+
+_Outcome = KeptAnswer | StoredImageError | StoreError | _Nothing
+
+
+class _Asking:
+    """One get under way; `is_over` when its outcome was told, be it by the clock."""
+
+    __slots__ = ("answer", "identity", "is_over", "key", "name", "timer", "was_probe")
+
+    def __init__(
+        self,
+        key: Key,
+        identity: bytes,
+        name: bytes,
+        answer: asyncio.Future[KeptAnswer | None],
+        *,
+        was_probe: bool,
+    ) -> None:
+        self.key = key
+        self.identity = identity
+        self.name = name
+        self.answer = answer
+        self.was_probe = was_probe
+        self.is_over = False
+        self.timer: asyncio.TimerHandle | None = None
+
+
+class StoreTier:
+    """
+    Images out of a :class:`~imgproxy_cache.stores.Store`, each proved to be what was put there.
+
+    A key that is not there is not asked for again for `miss_seconds` (at most `miss_items` such
+    keys are remembered; with 0 of either none).  A store that fails is left alone for a growing
+    time (:mod:`~imgproxy_cache.core.breaker`), and asked by one at a time then.  The stale
+    windows are the operator's, as for :func:`~imgproxy_cache.core.freshness.lifetimes`.
+
+    The store is asked in threads, which also prove and hash what comes: nothing here stalls the
+    event loop, and nothing raises for what the store does or holds.  `clock` counts seconds,
+    `jitter` gives numbers from [0, 1).
+
+    Of `counts`, those are misses for which the store was asked; items and bytes stay 0.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        miss_seconds: float,
+        miss_items: int,
+        stale_while_revalidate_seconds: float,
+        stale_if_error_seconds: float,
+        clock: Callable[[], float] = time.monotonic,
+        jitter: Callable[[], float] = random,
+        store_seconds: float = STORE_SECONDS,
+    ) -> None:
+        self._store = store
+        self._store_seconds = store_seconds
+        self._stale_while_revalidate_seconds = stale_while_revalidate_seconds
+        self._stale_if_error_seconds = stale_if_error_seconds
+        self._clock = clock
+        self._jitter = jitter
+        self._counts = Counts()
+        self._missing = RecentKeys(seconds=miss_seconds, max_items=miss_items, clock=clock)
+        self._expected = RecentKeys(seconds=UPLOAD_SECONDS, max_items=miss_items, clock=clock)
+        self._breaker = Breaker()
+        self._problem = ""
+        self._said_at = float("-inf")
+        self._loop = asyncio.get_running_loop()
+        self._threads: Threads[_Asking, tuple[_Asking, _Outcome]] = Threads(
+            self._ask, MOST_THREADS, name="store", tell_ended=self._ring
+        )
+        self._is_waking = False
+        self._has_rung = False
+
+    @property
+    def counts(self) -> Counts:
+        return self._counts
+
+    @property
+    def problem(self) -> str | None:
+        """Why the store is not asked at the moment, but for a probe; None if it works."""
+        return self._problem if self._breaker.is_open else None
+
+    def may_have(self, key: Key) -> bool:
+        """Whether to ask: it was not missing a moment ago, and the store works."""
+        return key not in self._missing and self._breaker.may_ask(self._clock())
+
+    async def get(self, key: Key, identity: bytes, name: bytes) -> KeptAnswer | None:
+        """
+        The image of this key, fresh or stale, as the answer of a tier's name; None for a miss.
+
+        `identity` is what :func:`~imgproxy_cache.core.key.identity_from_target` says.  It takes
+        no longer than :data:`STORE_SECONDS`.  Who asks twice at once has the store asked twice.
+        """
+        if key in self._missing:
+            return None
+        permission = self._breaker.permission(self._clock())
+        if permission is Permission.NO:
+            return None
+        was_probe = permission is Permission.AS_PROBE
+        asking = _Asking(key, identity, name, self._loop.create_future(), was_probe=was_probe)
+        # It outlives the one who asks: the breaker has to be told what came of it.
+        asking.timer = self._loop.call_later(self._store_seconds, self._give_up, asking)
+        self._threads.give(asking)
+        if not self._is_waking:
+            self._is_waking = True
+            self._loop.call_soon(self._wake)
+        return await asking.answer
+
+    def expect(self, key: Key) -> None:
+        """An image of this key was just handed to the uploads: the store will have it soon."""
+        self._missing.discard(key)
+        self._expected.add(key)
+
+    def close(self) -> None:
+        """
+        Ask nothing more.  Who still waits gets a miss when the time is over; the threads keep no
+        process alive, and end when the store has answered them.
+        """
+        self._threads.close()
+
+    def _wake(self) -> None:
+        """Once for all that were asked in one turn of the event loop."""
+        self._is_waking = False
+        self._threads.wake()
+
+    def _ask(self, asking: _Asking) -> tuple[_Asking, _Outcome]:
+        """In a thread."""
+        if asking.answer.done() or (self._breaker.is_open and not asking.was_probe):
+            return asking, _Nothing.NOT_ASKED
+        try:
+            return asking, self._found(asking)
+        except (StoreError, StoredImageError) as exc:
+            return asking, exc
+        except BaseException as exc:  # obstore's own bugs are no Exceptions
+            cause = f"{type(exc).__name__}: {exc}"
+            hint = "this is a bug in imgproxy-cache: please report it"
+            return asking, self._error(asking, cause, hint, "bug")
+
+    def _found(self, asking: _Asking) -> KeptAnswer | _Nothing:
+        image = self._store.get(asking.key)
+        if image is None:
+            return _Nothing.MISSING
+        answer = answer_from_store(
+            image,
+            identity=asking.identity,
+            name=asking.name,
+            stale_while_revalidate_seconds=self._stale_while_revalidate_seconds,
+            stale_if_error_seconds=self._stale_if_error_seconds,
+        )
+        return answer or _Nothing.MISSING
+
+    def _ring(self) -> None:
+        """In a thread: once for all that ended before the event loop looks."""
+        if not self._has_rung:
+            self._has_rung = True
+            with suppress(RuntimeError):  # the loop is closed
+                self._loop.call_soon_threadsafe(self._see_what_ended)
+
+    def _see_what_ended(self) -> None:
+        # Before the look: who ends after it rings again.
+        self._has_rung = False
+        for asking, outcome in self._threads.ended():
+            if not asking.is_over:
+                self._end(asking, outcome)
+
+    def _give_up(self, asking: _Asking) -> None:
+        cause = f"no answer in {self._store_seconds:g} s"
+        self._end(asking, self._error(asking, cause, "look at the network", "timeout"))
+
+    def _end(self, asking: _Asking, outcome: _Outcome) -> None:
+        asking.is_over = True
+        if asking.timer is not None:
+            asking.timer.cancel()
+        if not asking.answer.done():  # else who asked was cancelled
+            asking.answer.set_result(outcome if isinstance(outcome, KeptAnswer) else None)
+        if outcome is _Nothing.NOT_ASKED:
+            self._breaker.told_nothing(was_probe=asking.was_probe)
+        elif isinstance(outcome, StoreError):
+            self._failed(asking, outcome)
+        else:
+            self._works(asking, outcome)
+
+    def _works(self, asking: _Asking, outcome: KeptAnswer | StoredImageError | _Nothing) -> None:
+        """An image that is missing, or broken, says that its store is not."""
+        if self._breaker.succeeded() is Change.CLOSED:
+            log.info("store.read_recovered", message="images are read from the store again")
+        if isinstance(outcome, KeptAnswer):
+            self._counts.hits += 1
+            return
+        if isinstance(outcome, StoredImageError):
+            self._counts.broken += 1
+            self._say_rejected(asking, str(outcome))
+        else:
+            self._counts.misses += 1
+        if asking.key not in self._expected:
+            self._missing.add(asking.key)
+
+    def _failed(self, asking: _Asking, error: StoreError) -> None:
+        self._counts.errors += 1
+        self._problem = str(error)
+        change = self._breaker.failed(
+            error.kind, self._clock(), self._jitter(), was_probe=asking.was_probe
+        )
+        if error.kind in OF_THE_IMAGE:
+            self._missing.add(asking.key)
+            self._say_rejected(asking, str(error))
+        elif change is Change.OPENED:
+            log.warning(
+                "store.read_failed",
+                message=f"{error}; images come from imgproxy until it is back",
+                place=error.place,
+                operation=error.operation,
+                cause=error.cause,
+                hint=error.hint,
+                kind=error.kind,
+            )
+
+    def _say_rejected(self, asking: _Asking, why: str) -> None:
+        if self._clock() - self._said_at >= SAY_SECONDS:
+            self._said_at = self._clock()
+            log.warning(
+                "image.rejected",
+                message=f"an object of the store is not given to clients: {why}",
+                place=self._store.place,
+                key=asking.key,
+                images=self._counts.broken,
+            )
+
+    def _error(self, asking: _Asking, cause: str, hint: str, kind: str) -> StoreError:
+        return StoreError(
+            operation=f"get {asking.key}",
+            place=self._store.place,
+            cause=cause,
+            hint=hint,
+            kind=kind,
+        )

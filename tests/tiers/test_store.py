@@ -1,0 +1,599 @@
+"""The store as a tier: misses that are remembered, objects that are broken, stores that fail."""
+
+import asyncio
+import threading
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from structlog.testing import capture_logs
+
+from imgproxy_cache.core.image import Image, StoredObject, image_from_answer
+from imgproxy_cache.core.kept import KeptAnswer
+from imgproxy_cache.core.key import Key, identity_from_target, key_from_target
+from imgproxy_cache.core.location import FolderLocation, S3Location
+from imgproxy_cache.errors import StoreError
+from imgproxy_cache.stores import Store, open_store
+from imgproxy_cache.tiers.store import MOST_THREADS, SAY_SECONDS, UPLOAD_SECONDS, StoreTier
+from imgproxy_cache.uploads.dedup import Dedup
+from tests.faults.front import Fault, faulty_front
+from tests.servers.s3 import S3Server
+from tests.tiers.answers import STORED_AT, stored_answer
+from tests.tiers.tiers import Clock
+
+UNREACHABLE = StoreError(
+    operation="get it",
+    place="memory://images",
+    cause="connection refused",
+    hint="start it",
+    kind="unreachable",
+)
+DENIED = StoreError(
+    operation="get it", place="memory://images", cause="AccessDenied", hint="", kind="denied"
+)
+HALF = 0.5
+# Half of 4 seconds: after three failures.
+PROBE_SECONDS = 2.0
+
+
+def target(number: int = 0) -> bytes:
+    return stored_answer(number).name
+
+
+def key(number: int = 0) -> Key:
+    return key_from_target(target(number))
+
+
+def image(number: int = 0, body: bytes = b"hello world") -> Image:
+    """What uploads make of the answer that is :func:`stored_answer`."""
+    return image_from_answer(
+        path=target(number),
+        body=body,
+        content_type="image/jpeg",
+        cache_control="max-age=3600, public",
+        content_disposition=None,
+        at=STORED_AT,
+    )
+
+
+@dataclass
+class ScriptedStore:
+    """Has `images`, waits at the gate, and fails with what it is told."""
+
+    images: dict[Key, Image] = field(default_factory=dict)
+    failure: BaseException | None = None
+    gate: threading.Event = field(default_factory=threading.Event)
+    turns: threading.Semaphore | None = None
+    """Each get takes one."""
+    place: str = "memory://images"
+    asked: list[Key] = field(default_factory=list)
+    at_once: int = 0
+    most_at_once: int = 0
+    _counting: threading.Lock = field(default_factory=threading.Lock)
+
+    def __post_init__(self) -> None:
+        self.gate.set()
+
+    def get(self, key: Key) -> Image | None:
+        with self._counting:
+            self.asked.append(key)
+            self.at_once += 1
+            self.most_at_once = max(self.at_once, self.most_at_once)
+        try:
+            self.gate.wait()
+            if self.turns is not None:
+                self.turns.acquire()
+            if self.failure is not None:
+                raise self.failure
+            return self.images.get(key)
+        finally:
+            with self._counting:
+                self.at_once -= 1
+
+    async def until_asked(self, times: int = 1) -> None:
+        async with asyncio.timeout(20):
+            while len(self.asked) < times:
+                await asyncio.sleep(0)
+
+    def put(self, key: Key, image: Image) -> None:
+        raise NotImplementedError
+
+    def create(self, key: Key, image: Image) -> bool:
+        raise NotImplementedError
+
+    def find(self, key: Key) -> StoredObject | None:
+        raise NotImplementedError
+
+    async def delete(self, key: Key) -> None:
+        raise NotImplementedError
+
+    async def check(self) -> None:
+        raise NotImplementedError
+
+
+@contextmanager
+def opened(
+    store: Store,
+    *,
+    clock: Callable[[], float] | None = None,
+    miss_seconds: float = 30,
+    miss_items: int = 1000,
+    store_seconds: float = 20,
+) -> Iterator[StoreTier]:
+    tier = StoreTier(
+        store,
+        miss_seconds=miss_seconds,
+        miss_items=miss_items,
+        stale_while_revalidate_seconds=60.5,
+        stale_if_error_seconds=86_400,
+        clock=clock or Clock(),
+        jitter=lambda: HALF,
+        store_seconds=store_seconds,
+    )
+    with closing(tier):
+        yield tier
+
+
+async def got(tier: StoreTier, *numbers: int) -> list[KeptAnswer | None]:
+    """One after the other."""
+    return [await tier.get(key(number), target(number), target(number)) for number in numbers]
+
+
+async def failing(tier: StoreTier, store: ScriptedStore) -> None:
+    """Let the store fail until it is left alone."""
+    store.failure = UNREACHABLE
+    await got(tier, 0, 0, 0)
+    assert tier.problem is not None
+
+
+@pytest.fixture
+def store() -> ScriptedStore:
+    return ScriptedStore({key(): image()})
+
+
+async def test_an_image_is_answered_under_the_name_that_is_asked_for(store: ScriptedStore) -> None:
+    with opened(store) as tier:
+        assert await tier.get(key(), target(), b"/name") == replace(stored_answer(), name=b"/name")
+        assert tier.counts.hits == 1
+
+
+async def test_an_image_that_is_stale_by_now_is_answered_as_well(store: ScriptedStore) -> None:
+    store.images[key()] = replace(
+        image(), cache_control="max-age=1", stored_at="1970-01-01T00:00:00Z"
+    )
+    with opened(store) as tier:
+        [found] = await got(tier, 0)
+    assert found is not None
+    assert (found.lifetimes.fresh_until, found.lifetimes.stale_if_error_until) == (1, 86_401)
+
+
+@pytest.mark.parametrize(
+    "size", [pytest.param(30_000, id="usual"), pytest.param(5_000_000, id="large")]
+)
+async def test_many_are_asked_for_at_once_and_all_are_answered(size: int) -> None:
+    numbers = range(3 * MOST_THREADS)
+    store = ScriptedStore({key(n): image(n, bytes([n]) * size) for n in numbers})
+    store.gate.clear()
+    with opened(store) as tier:
+        asking = [asyncio.create_task(tier.get(key(n), target(n), target(n))) for n in numbers]
+        await store.until_asked(MOST_THREADS)
+        store.gate.set()
+        found = await asyncio.gather(*asking)
+        assert found == [stored_answer(n, bytes([n]) * size) for n in numbers]
+    assert store.most_at_once == MOST_THREADS
+
+
+async def test_what_is_missing_is_not_asked_for_again_for_a_while() -> None:
+    store, clock = ScriptedStore(), Clock()
+    with opened(store, clock=clock) as tier:
+        assert tier.may_have(key())
+        assert await got(tier, 0, 0) == [None, None]
+        assert not tier.may_have(key())
+        assert tier.may_have(key(1))
+        clock.now += 29.9
+        assert await got(tier, 0) == [None]
+        assert store.asked == [key()]
+        clock.now += 0.1
+        assert tier.may_have(key())
+        assert await got(tier, 0) == [None]
+        assert store.asked == [key(), key()]
+        assert (tier.counts.hits, tier.counts.misses) == (0, 2)
+
+
+@pytest.mark.parametrize(
+    ("miss_seconds", "miss_items", "asked"),
+    [
+        pytest.param(0, 1000, [0, 1, 0, 1], id="for no time"),
+        pytest.param(30, 0, [0, 1, 0, 1], id="none of them"),
+        pytest.param(30, 1, [0, 1, 0, 1], id="the last one"),
+        pytest.param(30, 2, [0, 1], id="both"),
+    ],
+)
+async def test_as_many_misses_are_remembered_as_agreed(
+    miss_seconds: float, miss_items: int, asked: list[int]
+) -> None:
+    store = ScriptedStore()
+    with opened(store, miss_seconds=miss_seconds, miss_items=miss_items) as tier:
+        await got(tier, 0, 1, 0, 1)
+    assert store.asked == [key(number) for number in asked]
+
+
+async def test_what_was_handed_to_the_uploads_is_asked_for_until_it_is_there() -> None:
+    store, clock = ScriptedStore(), Clock()
+    with opened(store, clock=clock) as tier:
+        assert await got(tier, 0) == [None]
+        tier.expect(key())
+        assert tier.may_have(key())
+        assert await got(tier, 0, 0) == [None, None], "not there yet"
+        assert len(store.asked) == 3
+        store.images[key()] = image()
+        assert await got(tier, 0) == [stored_answer()]
+        del store.images[key()]
+        clock.now += UPLOAD_SECONDS
+        assert await got(tier, 0, 0) == [None, None], "nobody expects it any more"
+        assert len(store.asked) == 5
+
+
+async def test_what_does_not_say_how_long_it_is_fresh_is_a_miss(store: ScriptedStore) -> None:
+    store.images[key()] = replace(image(), cache_control=None)
+    with opened(store) as tier, capture_logs() as logs:
+        assert await got(tier, 0, 0) == [None, None]
+        assert (tier.counts.misses, tier.counts.broken, len(store.asked)) == (1, 0, 1)
+    assert logs == []
+
+
+async def test_what_was_not_put_there_is_a_miss_and_said_once_a_minute() -> None:
+    store, clock = ScriptedStore({key(n): image(n, b"x") for n in range(4)}), Clock()
+    store.images = {key: replace(image, body=b"y") for key, image in store.images.items()}
+    with opened(store, clock=clock) as tier, capture_logs() as logs:
+        assert await got(tier, 0, 0, 1, 2) == [None] * 4
+        assert (tier.counts.broken, tier.counts.misses, tier.counts.hits) == (3, 0, 0)
+        assert len(store.asked) == 3, "it is remembered like any other"
+        clock.now += SAY_SECONDS
+        await got(tier, 3)
+        assert tier.problem is None
+    assert logs == [
+        {
+            "event": "image.rejected",
+            "log_level": "warning",
+            "message": "an object of the store is not given to clients:"
+            " its 1 bytes are not those that were stored",
+            "place": "memory://images",
+            "key": key(number),
+            "images": images,
+        }
+        for number, images in ((0, 1), (3, 4))
+    ]
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """A bucket of a real S3 server, for this test alone."""
+
+    server: S3Server
+    location: S3Location
+
+    def write(self, body: bytes, content_type: str, metadata: dict[str, str]) -> None:
+        """By another client."""
+        self.server.client().put_object(
+            Bucket=self.location.bucket,
+            Key=f"processed/{key()}",
+            Body=body,
+            ContentType=content_type,
+            CacheControl="max-age=3600, public",
+            Metadata=metadata,
+        )
+
+
+@pytest.fixture
+def bucket(s3: S3Server, no_cloud: pytest.MonkeyPatch) -> Bucket:
+    for name, value in s3.environ.items():
+        no_cloud.setenv(name, value)
+    name = s3.make_bucket(f"images-{uuid.uuid4().hex}")
+    return Bucket(s3, S3Location(name, "processed", s3.endpoint, "auto"))
+
+
+PROOFS = {
+    "path-sha256": image().path_sha256,
+    "content-sha256": image().content_sha256,
+    "stored-at": image().stored_at,
+}
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type", "metadata"),
+    [
+        pytest.param(b"hello", "image/jpeg", PROOFS, id="truncated"),
+        pytest.param(b"<html>", "text/html", PROOFS, id="of a foreign type"),
+        pytest.param(
+            b"hello world",
+            "image/jpeg",
+            PROOFS | {"path-sha256": image(1).path_sha256},
+            id="of another path",
+        ),
+        pytest.param(b"hello world", "image/jpeg", {}, id="of another program"),
+    ],
+)
+async def test_a_broken_object_is_healed_by_the_next_fill(
+    bucket: Bucket, body: bytes, content_type: str, metadata: dict[str, str]
+) -> None:
+    bucket.write(body, content_type, metadata)
+    async with open_store(bucket.location) as store:
+        with opened(store) as tier:
+            assert await got(tier, 0) == [None]
+            assert tier.counts.broken == 1
+            assert await asyncio.to_thread(Dedup(store).put, key(), image(), STORED_AT)
+            tier.expect(key())
+            assert await got(tier, 0) == [stored_answer()]
+            assert (tier.counts.hits, tier.counts.broken) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    "lost", [pytest.param("", id="the picture"), pytest.param(".meta", id="what belongs to it")]
+)
+async def test_half_of_an_image_in_a_folder_is_a_miss_and_healed(tmp_path: Path, lost: str) -> None:
+    async with open_store(FolderLocation(str(tmp_path))) as store:
+        await asyncio.to_thread(store.put, key(), image())
+        (tmp_path / lost / key()).write_bytes(b"{")
+        with opened(store) as tier:
+            assert await got(tier, 0) == [None]
+            assert await asyncio.to_thread(Dedup(store).put, key(), image(), STORED_AT)
+            tier.expect(key())
+            assert await got(tier, 0) == [stored_answer()]
+
+
+async def test_the_path_is_the_one_that_the_key_is_made_of(bucket: Bucket) -> None:
+    asked = target() + b"?v=1"
+    async with open_store(bucket.location) as store:
+        await asyncio.to_thread(store.put, key(), image())
+        with opened(store) as tier:
+            found = await tier.get(key_from_target(asked), identity_from_target(asked), target())
+    assert found == stored_answer()
+
+
+@pytest.mark.parametrize(
+    ("fault", "kind"),
+    [
+        pytest.param(Fault.UNAVAILABLE, "busy", id="busy"),
+        pytest.param(Fault.RESET, "unreachable", id="reset"),
+        pytest.param(Fault.HALF_ANSWER, "unreachable", id="cut off in the middle of an image"),
+    ],
+)
+async def test_a_store_that_fails_is_left_alone_until_a_probe_says_that_it_is_back(
+    bucket: Bucket, fault: Fault, kind: str
+) -> None:
+    clock = Clock()
+    async with faulty_front(bucket.server) as front:
+        location = replace(bucket.location, endpoint=f"http://127.0.0.1:{front.port}")
+        async with open_store(location) as store:
+            await asyncio.to_thread(store.put, key(), image(body=bytes(100_000)))
+            with opened(store, clock=clock) as tier, capture_logs() as logs:
+                front.fail(fault)
+                assert await got(tier, 0, 0, 0, 0, 0) == [None] * 5
+                assert (tier.counts.errors, front.count("GET", 0, 200, 503)) == (3, 3)
+                assert not tier.may_have(key())
+                front.heal()
+                clock.now += PROBE_SECONDS
+                assert tier.may_have(key())
+                assert await got(tier, 0) == [stored_answer(body=bytes(100_000))]
+                assert tier.problem is None
+    assert [(log["event"], log.get("kind")) for log in logs] == [
+        ("store.read_failed", kind),
+        ("store.read_recovered", None),
+    ]
+
+
+async def test_what_failed_is_said_with_what_to_do(store: ScriptedStore) -> None:
+    with opened(store) as tier, capture_logs() as logs:
+        await failing(tier, store)
+        assert tier.problem == "memory://images: get it: connection refused: start it"
+    assert logs == [
+        {
+            "event": "store.read_failed",
+            "log_level": "warning",
+            "message": f"{UNREACHABLE}; images come from imgproxy until it is back",
+            "place": "memory://images",
+            "operation": "get it",
+            "cause": "connection refused",
+            "hint": "start it",
+            "kind": "unreachable",
+        }
+    ]
+
+
+async def test_a_failure_is_no_miss(store: ScriptedStore) -> None:
+    with opened(store) as tier:
+        store.failure = UNREACHABLE
+        assert await got(tier, 0) == [None]
+        store.failure = None
+        assert await got(tier, 0) == [stored_answer()]
+        assert (tier.counts.errors, tier.counts.misses, tier.counts.hits) == (1, 0, 1)
+
+
+@pytest.mark.parametrize(
+    "there",
+    [pytest.param(None, id="missing"), pytest.param(replace(image(), body=b""), id="broken")],
+)
+async def test_an_image_that_is_missing_or_broken_proves_that_its_store_is_not(
+    store: ScriptedStore, there: Image | None
+) -> None:
+    clock = Clock()
+    store.images = {} if there is None else {key(): there}
+    with opened(store, clock=clock) as tier:
+        await failing(tier, store)
+        store.failure = None
+        clock.now += PROBE_SECONDS
+        assert await got(tier, 0) == [None]
+        assert tier.problem is None
+
+
+async def test_one_asks_whether_it_is_back_and_nobody_waits_for_that(store: ScriptedStore) -> None:
+    clock = Clock()
+    with opened(store, clock=clock) as tier:
+        await failing(tier, store)
+        clock.now += PROBE_SECONDS
+        store.failure = None
+        store.gate.clear()
+        probe = asyncio.create_task(got(tier, 0))
+        await store.until_asked(4)
+        assert not tier.may_have(key())
+        assert await got(tier, 0) == [None]
+        store.gate.set()
+        assert await probe == [stored_answer()]
+        assert await got(tier, 0) == [stored_answer()]
+
+
+async def test_who_waits_for_a_thread_when_the_store_goes_down_does_not_ask_it() -> None:
+    turns = threading.Semaphore(0)
+    store = ScriptedStore(turns=turns, failure=DENIED)
+    with opened(store) as tier:
+        asking = [asyncio.create_task(got(tier, 0)) for _ in range(MOST_THREADS + 5)]
+        await store.until_asked(MOST_THREADS)
+        turns.release()
+        await store.until_asked(MOST_THREADS + 1)
+        await asyncio.wait(asking, return_when=asyncio.FIRST_COMPLETED)
+        assert tier.problem == str(DENIED)
+        turns.release(MOST_THREADS)
+        assert await asyncio.gather(*asking) == [[None]] * (MOST_THREADS + 5)
+        assert len(store.asked) == tier.counts.errors == MOST_THREADS + 1
+
+
+async def test_a_store_that_hangs_is_not_waited_for(store: ScriptedStore) -> None:
+    store.gate.clear()
+    with opened(store, store_seconds=0) as tier, capture_logs() as logs:
+        assert await got(tier, 0, 0, 0, 0) == [None] * 4
+        assert (tier.counts.errors, tier.counts.misses) == (3, 0)
+        assert not tier.may_have(key())
+        store.gate.set()
+    [line] = logs
+    assert line["message"] == (
+        f"memory://images: get {key()}: no answer in 0 s: look at the network;"
+        " images come from imgproxy until it is back"
+    )
+
+
+async def test_a_late_answer_changes_nothing(store: ScriptedStore) -> None:
+    store.gate.clear()
+    with opened(store, store_seconds=0) as tier:
+        await got(tier, 0, 0, 0)
+        store.gate.set()
+        async with asyncio.timeout(20):
+            while store.at_once:
+                await asyncio.sleep(0)
+        assert tier.problem is not None
+        assert (tier.counts.errors, tier.counts.hits) == (3, 0)
+
+
+async def test_who_is_cancelled_before_the_store_was_asked_has_not_asked(
+    store: ScriptedStore,
+) -> None:
+    clock = Clock()
+    with opened(store, clock=clock) as tier:
+        await failing(tier, store)
+        clock.now += PROBE_SECONDS
+        probe = asyncio.create_task(got(tier, 0))
+        await asyncio.sleep(0)
+        probe.cancel()
+        store.failure = None
+        async with asyncio.timeout(20):
+            while not tier.may_have(key()):
+                await asyncio.sleep(0)
+        assert len(store.asked) == 3
+        assert await got(tier, 0) == [stored_answer()]
+
+
+async def test_what_comes_of_it_counts_though_who_asked_was_cancelled(store: ScriptedStore) -> None:
+    clock = Clock()
+    with opened(store, clock=clock) as tier:
+        await failing(tier, store)
+        clock.now += PROBE_SECONDS
+        store.failure = None
+        store.gate.clear()
+        probe = asyncio.create_task(got(tier, 0))
+        await store.until_asked(4)
+        probe.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await probe
+        assert tier.problem is not None
+        store.gate.set()
+        async with asyncio.timeout(20):
+            while tier.problem is not None:
+                await asyncio.sleep(0)
+        assert tier.counts.hits == 1
+
+
+class Panic(BaseException):
+    """As obstore's, which is no Exception."""
+
+
+async def test_a_bug_is_a_miss_of_this_image_alone(store: ScriptedStore) -> None:
+    store.failure = Panic("at the disco")
+    with opened(store) as tier, capture_logs() as logs:
+        assert await got(tier, 0, 1, 2, 3, 3) == [None] * 5
+        assert (tier.counts.errors, tier.problem) == (4, None)
+    assert [(line["event"], line["message"]) for line in logs] == [
+        (
+            "image.rejected",
+            f"an object of the store is not given to clients: memory://images: get {key()}:"
+            " Panic: at the disco: this is a bug in imgproxy-cache: please report it",
+        )
+    ]
+
+
+async def cancelled_at_once(tier: StoreTier, store: ScriptedStore) -> None:
+    asking = asyncio.create_task(got(tier, 0))
+    await asyncio.sleep(0)
+    asking.cancel()
+    await asyncio.wait([asking])
+
+
+async def cancelled_when_asked(tier: StoreTier, store: ScriptedStore) -> None:
+    store.gate.clear()
+    before = len(store.asked)
+    asking = asyncio.create_task(got(tier, 0))
+    while not asking.done() and len(store.asked) == before:
+        await asyncio.sleep(0)
+    asking.cancel()
+    store.gate.set()
+    await asyncio.wait([asking])
+
+
+OUTCOMES: dict[str, BaseException | None] = {
+    "works": None,
+    "fails": UNREACHABLE,
+    "is closed to us": DENIED,
+    "crashes": Panic(),
+}
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    steps=st.lists(
+        st.sampled_from([*OUTCOMES, "time passes", "cancelled at once", "cancelled when asked"]),
+        max_size=30,
+    )
+)
+async def test_whatever_happened_a_store_that_works_again_is_asked_again(steps: list[str]) -> None:
+    store, clock = ScriptedStore({key(): image()}), Clock()
+    with opened(store, clock=clock, miss_seconds=0) as tier:
+        for step in steps:
+            if step == "time passes":
+                clock.now += 3
+            elif step == "cancelled at once":
+                await cancelled_at_once(tier, store)
+            elif step == "cancelled when asked":
+                await cancelled_when_asked(tier, store)
+            else:
+                store.failure = OUTCOMES[step]
+                assert await got(tier, 0) in ([None], [stored_answer()])
+        store.failure = None
+        async with asyncio.timeout(20):
+            while await got(tier, 0) == [None]:
+                clock.now += 60
+                await asyncio.sleep(0)
+        assert tier.problem is None
