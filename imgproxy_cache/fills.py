@@ -13,7 +13,7 @@ from imgproxy_cache.core.answer_fields import AnswerFields, stored_fields
 from imgproxy_cache.core.freshness import lifetimes
 from imgproxy_cache.core.hit import kept_from_answer
 from imgproxy_cache.core.kept import KeptAnswer, Lifetimes, Selection
-from imgproxy_cache.core.key import KeyRules, identity_from_target, key_from_target
+from imgproxy_cache.core.key import KeyRules, identity_from_target, key_from_identity
 from imgproxy_cache.core.policy import (
     NotStored,
     StorageRules,
@@ -261,9 +261,10 @@ class Fill:
     def _upload(self, flight: Landed) -> Upload:
         keeper, target = self._keeper, self.request.target
         fields = stored_fields(flight.fields)
+        identity = identity_from_target(target, keeper.key_rules)
         return Upload(
-            key=key_from_target(target, keeper.key_rules),
-            path=identity_from_target(target, keeper.key_rules),
+            key=key_from_identity(identity),
+            path=identity,
             chunks=flight.chunks,
             size=flight.size,
             content_type=fields.content_type,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from imgproxy_cache.core.headers import HOP_BY_HOP, Headers, connection_options
@@ -101,8 +100,7 @@ def answer_headers(
     return [*kept, (b"Cache-Status", cache_status)]
 
 
-@dataclass(frozen=True, slots=True)
-class StoredFields:
+class StoredFields(NamedTuple):
     """The header fields that are kept with an image."""
 
     content_type: str
@@ -112,9 +110,11 @@ class StoredFields:
 
 def stored_fields(fields: AnswerFields) -> StoredFields:
     """Read what is kept with an image."""
-    found = {name: value.decode("latin-1") for name, value in fields.by_name.items()}
+    found = fields.by_name
+    cache_control = found.get(b"cache-control")
+    content_disposition = found.get(b"content-disposition")
     return StoredFields(
-        content_type=found.get(b"content-type", "application/octet-stream"),
-        cache_control=found.get(b"cache-control"),
-        content_disposition=found.get(b"content-disposition"),
+        found.get(b"content-type", b"application/octet-stream").decode("latin-1"),
+        None if cache_control is None else cache_control.decode("latin-1"),
+        None if content_disposition is None else content_disposition.decode("latin-1"),
     )

@@ -29,7 +29,11 @@ def key_from_target(target: bytes, rules: KeyRules = _FROZEN) -> Key:
     different keys, and a `#` stays.  Rules that leave the signature out do so
     before: see :func:`identity_from_target`, of which this is the MD5.
     """
-    identity = identity_from_target(target, rules)
+    return key_from_identity(identity_from_target(target, rules))
+
+
+def key_from_identity(identity: bytes) -> Key:
+    """The key of what :func:`identity_from_target` has made of a target."""
     return Key(md5(identity, usedforsecurity=False).hexdigest())
 
 
