@@ -16,6 +16,7 @@ uvicorn's HTTP protocol, with what it leaves out.
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Callable
 from enum import Enum, auto
 from time import perf_counter
@@ -30,7 +31,14 @@ from uvicorn.protocols.http.httptools_impl import (
 )
 
 from imgproxy_cache.core.request_fields import RequestFields
-from imgproxy_cache.cycle import NOBODY_WAITS, AnswerCycle, reset, unacknowledged
+from imgproxy_cache.cycle import (
+    NOBODY_WAITS,
+    AnswerCycle,
+    reset,
+    send_file,
+    socket_of,
+    unacknowledged,
+)
 from imgproxy_cache.read_through.fast_lane import FastLane, KnownHead
 
 # As nginx's large_client_header_buffers and Apache's LimitRequestFields: far above
@@ -117,6 +125,7 @@ class ClientConnection(HttpToolsProtocol):
         super().__init__(*args, **kwargs)
         self._fast_lane: FastLane | None = self.app_state.get("fast_lane")
         self._known_head: KnownHead | None = None
+        self._socket: socket.socket | None = None  # the transport's own, for files
         self._read: bytes | None = None  # what came last, if it is all of one request
         self._arrival_seconds = arrival_seconds
         self._stall_seconds = client_stall_seconds
@@ -155,6 +164,7 @@ class ClientConnection(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self.write = transport.write
         if self.client is None:  # it has gone already, and its address with it
             transport.abort()
             return
@@ -179,6 +189,8 @@ class ClientConnection(HttpToolsProtocol):
         if self.cycle is not None:  # with a pipeline, not the one that is being answered
             self._answering.disconnected = True
         self.is_lost = True
+        if self._socket is not None:
+            self._socket.detach()  # the transport closes it
         if self.on_lost is not None:
             self.on_lost()
 
@@ -224,7 +236,7 @@ class ClientConnection(HttpToolsProtocol):
             head = self._known_head = lane.known_head(data)
             if head is None:
                 return False
-        answered_at = lane.answer(data, head, transport.write)
+        answered_at = lane.answer(data, head, self)
         if answered_at is None:
             return False
         self.server_state.total_requests += 1
@@ -234,6 +246,12 @@ class ClientConnection(HttpToolsProtocol):
             self._watch_for_stall()
         self._is_idle_since(answered_at)
         return True
+
+    def write_file(self, head: bytes, descriptor: int, at: int, size: int) -> None:
+        """For the fast lane: a head, and so many bytes of a file."""
+        if self._socket is None:
+            self._socket = socket_of(self.transport)
+        send_file(self.transport, self._socket, head, descriptor, at, size)
 
     def read_alone(self) -> bytes | None:
         """What the fast lane can learn from: see :class:`~imgproxy_cache.proxy.Client`."""

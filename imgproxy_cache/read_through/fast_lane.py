@@ -17,6 +17,7 @@ from imgproxy_cache.core.headers import Headers
 from imgproxy_cache.core.kept import Signpost, TierKey
 from imgproxy_cache.core.request_fields import RequestFields
 from imgproxy_cache.read_through import MAX_TARGETS, ReadThrough, variant
+from imgproxy_cache.tiers import Wire
 from imgproxy_cache.tiers.memory import Held
 from imgproxy_cache.tiers.on_disk import OnDisk
 
@@ -77,9 +78,7 @@ class FastLane:
         """The head of these bytes, if one request like it was learned."""
         return self._heads.get(request[request.find(b" ", 4) :])
 
-    def answer(
-        self, request: bytes, head: KnownHead, write: Callable[[bytes | bytearray], None]
-    ) -> float | None:
+    def answer(self, request: bytes, head: KnownHead, wire: Wire) -> float | None:
         """
         Write the answer to these bytes, which end with `head`, if they are one request that is
         known.  When that was, on perf_counter's clock; else None.
@@ -98,12 +97,8 @@ class FastLane:
         now = self._now()
         if now >= hit.metadata.lifetimes.fresh_until:
             return None
-        wire = hit.wire_at(now)
-        if wire is None:
+        if not hit.give(now, wire):
             return None
-        write(wire)
-        if hit.rest:
-            write(hit.rest)
         ended = perf_counter()
         # Not by a method of who counts: every tenth of a microsecond is one in a hundred here.
         hits, seconds = self._hits, ended - began

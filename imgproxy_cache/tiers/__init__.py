@@ -15,6 +15,15 @@ many bytes, at a time in whole seconds since the epoch.
 """
 
 
+class Wire(Protocol):
+    """What takes a hit: a connection that has nothing left to write."""
+
+    def write(self, data: bytes | bytearray) -> None: ...
+
+    def write_file(self, head: bytes, descriptor: int, at: int, size: int) -> None:
+        """A head, and so many bytes of a file."""
+
+
 @dataclass(slots=True)
 class Counts:
     """What has happened in a tier since the process began, and what is in it now."""

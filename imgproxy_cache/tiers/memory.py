@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Final
 
 from imgproxy_cache.core.kept import Kept, KeptAnswer, Signpost, TierKey
-from imgproxy_cache.tiers import Counts, HeadAt
+from imgproxy_cache.tiers import Counts, HeadAt, Wire
 from imgproxy_cache.tiers.s3_fifo import S3Fifo
 
 # Up to here head and body go out in one write, which saves 4 us; copying this much once a second
@@ -46,6 +46,13 @@ class Held:
     def kept(self) -> KeptAnswer:
         """The whole answer; up to :data:`ONE_WRITE_BYTES` its body is a copy."""
         return replace(self.metadata, body=self.rest or self._wire[len(self._head) :])
+
+    def give(self, now: float, wire: Wire) -> bool:
+        """Write the whole answer, as it is in this second.  True: see :meth:`OnDisk.give`."""
+        wire.write(self.wire_at(now))
+        if self.rest:
+            wire.write(self.rest)
+        return True
 
     def wire_at(self, now: float) -> bytes:
         """

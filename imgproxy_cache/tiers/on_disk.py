@@ -7,16 +7,18 @@ import os
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Final
 
 from imgproxy_cache.core.kept import KeptAnswer, Signpost, TierKey
-from imgproxy_cache.tiers import HeadAt
+from imgproxy_cache.tiers import HeadAt, Wire
 from imgproxy_cache.tiers.disk_folder import OpenFile
 
 # Reading more than this takes longer than the way to a thread and back (0.1 ms).
 MOST_NOW_BYTES = 1024 * 1024
 # Where the kernel cannot tell (below), what was read so lately is taken to be in its cache still.
 WARM_SECONDS = 30.0
+# What the kernel had in its cache so lately, it has: the file is sent from there.  That can wait
+# for the disk, but does not copy: 5 of 13 us for 30 KB.
+SEND_SECONDS = 1.0
 
 
 class PageCache:
@@ -50,11 +52,9 @@ class OnDisk:
     """
     An answer on disk, its file open.
 
-    `metadata` is the answer without its body, `size` the body's.  Nothing is left to be written
-    behind :meth:`wire_at`.
+    `metadata` is the answer without its body, `size` the body's.
     """
 
-    rest: Final = b""
     __slots__ = (
         "_body_at",
         "_cache",
@@ -83,8 +83,23 @@ class OnDisk:
         self._second = -1
         self._read_at = now
 
+    def give(self, now: float, wire: Wire) -> bool:
+        """
+        Write the whole answer, as it is in this second.
+
+        False, and nothing is written, where the body is large, or has to be waited for.
+        """
+        if 0 <= now - self._read_at < SEND_SECONDS and self.size <= MOST_NOW_BYTES:
+            wire.write_file(self.head_at(now), self._descriptor, self._body_at, self.size)
+            return True
+        data = self.wire_at(now)
+        if data is None:
+            return False
+        wire.write(data)
+        return True
+
     def wire_at(self, now: float) -> bytearray | None:
-        """What to write for a whole hit; None where the body is large, or has to be waited for."""
+        """What to write for a whole hit; None as in :meth:`give`."""
         head = self.head_at(now)
         wire = bytearray(len(head) + self.size) if self.size <= MOST_NOW_BYTES else bytearray()
         wire[: len(head)] = head
