@@ -21,6 +21,8 @@ from imgproxy_cache.read_through import Found
 
 MAX_REQUEST_BODY_BYTES: Final = 64 * 1024
 RETRY_AFTER_SECONDS: Final = 1
+# How much of a kept image is copied for a client at a time: as much as of one that streams.
+PIECE_BYTES: Final = 256 * 1024
 # Outcomes that have no other name yet.
 BODY_TOO_LARGE: Final = "body-too-large"
 CLIENT_GONE: Final = "client-gone"
@@ -42,9 +44,20 @@ class Answer:
         self.first_byte_at = perf_counter()
         return self.send({"type": "http.response.start", "status": status, "headers": headers})
 
-    async def end(self, body: bytes) -> None:
-        await self.send({"type": "http.response.body", "body": body})
-        self.size += len(body)
+    async def end(self, body: bytes, start: int = 0, end: int | None = None) -> None:
+        """
+        Send what of the body is from `start` up to, but not with, `end`.
+
+        A client that reads slowly has no copy of all of it: that is there once for all of them.
+        """
+        end = len(body) if end is None else end
+        more_body = True
+        while more_body:
+            more_body = end - start > PIECE_BYTES
+            piece = body[start : start + PIECE_BYTES if more_body else end]
+            await self.send({"type": "http.response.body", "body": piece, "more_body": more_body})
+            self.size += len(piece)
+            start += len(piece)
 
 
 async def read_away_body(headers: Headers, receive: Receive) -> str | None:
@@ -77,7 +90,10 @@ async def give(found: Found, answer: Answer, *, now: float, cache_status: bytes)
         size=found.size,
     )
     await answer.begin(what.status, what.fields)
-    await answer.end(found.kept.body[what.start : what.end] if what.end else b"")
+    if what.end:
+        await answer.end(found.kept.body, what.start, what.end)
+    else:
+        await answer.end(b"")
 
 
 async def answer_failure(error: UpstreamError, answer: Answer, forwarded: Forwarded) -> None:

@@ -425,3 +425,26 @@ async def test_hits_that_a_client_does_not_take_are_not_piled_up(upstream: FakeI
             await proxy.until_idle()  # when it has been cut off
 
         assert proxy.hits_at_once + len(proxy.requests) < 1000  # megabytes are with the system
+
+
+@pytest.mark.parametrize(
+    ("line", "start"),
+    [
+        pytest.param(b"X-Request-ID: mine", 0, id="whole"),
+        pytest.param(b"Range: bytes=1-", 1, id="part"),
+    ],
+)
+async def test_client_that_reads_a_large_hit_slowly_gets_no_copy_of_it(
+    upstream: FakeImgproxy, line: bytes, start: int
+) -> None:
+    body = bytes(range(256)) * 120_000
+    upstream.script(LARGE, image(body))
+    async with reading(upstream, CACHE_MEMORY_BYTES="1000000000") as proxy:
+        await ask(proxy.port, LARGE)
+        async with connected(proxy.port, receive_buffer_bytes=65536) as wire:
+            wire.send(request(LARGE, line))
+            await wire.head()
+            await ask(proxy.port, TARGET)  # by then all is written that shall be
+            sizes = [one.transport.get_write_buffer_size() for one in proxy.state.connections]
+            assert max(sizes) < 1_000_000
+            assert await wire.some(len(body) - start) == body[start:]
