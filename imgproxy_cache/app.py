@@ -40,6 +40,7 @@ from imgproxy_cache.stores import Store, open_store
 from imgproxy_cache.tiers import HeadAt
 from imgproxy_cache.tiers.disk import open_disk_tier
 from imgproxy_cache.tiers.memory import MemoryTier
+from imgproxy_cache.tiers.store import StoreTier
 from imgproxy_cache.uploads import Uploads
 from imgproxy_cache.uploads.events import UploadEvents
 from imgproxy_cache.uploads.spool import open_spool
@@ -195,6 +196,18 @@ async def read_through_from(
                     queue_items=settings.upload_queue_items,
                 )
             )
+        rules = settings.storage_rules
+        store_tier = None
+        # With a secret nothing is there: a public bucket would bypass it.
+        if rules.secret is None or rules.store_secret:
+            store_tier = StoreTier(
+                store,
+                miss_seconds=given.store_miss_seconds,
+                miss_items=given.store_miss_items,
+                stale_while_revalidate_seconds=given.stale_while_revalidate_seconds,
+                stale_if_error_seconds=given.stale_if_error_seconds,
+            )
+            stack.callback(store_tier.close)
         read_through = ReadThrough(
             memory=MemoryTier(
                 max_bytes=given.memory_bytes,
@@ -202,7 +215,7 @@ async def read_through_from(
                 head_at=_head_of_hits(b"memory"),
             ),
             disk=disk,
-            store=None,
+            store=store_tier,
             path_rules=settings.path_rules,
             key_rules=settings.key_rules,
             admission=Admission(),

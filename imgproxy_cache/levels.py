@@ -5,6 +5,7 @@ from __future__ import annotations
 from imgproxy_cache.buffer import Buffer
 from imgproxy_cache.metrics import Level
 from imgproxy_cache.read_through import ReadThrough
+from imgproxy_cache.tiers.store import StoreTier
 from imgproxy_cache.uploads import Uploads
 from imgproxy_cache.uploads.spooling import Spooling
 from imgproxy_cache.upstream import Upstream
@@ -59,6 +60,7 @@ def _tier_levels(read_through: ReadThrough | None) -> tuple[Level, ...]:
         ("memory_tier_bytes", "Bytes in the memory tier", lambda: memory.counts.bytes),
         ("memory_tier_bytes_limit", "Their limit", lambda: memory.max_bytes),
         ("memory_tier_items", "Answers in the memory tier", lambda: memory.counts.items),
+        *_store_tier_levels(read_through.store),
     )
     if disk is None:
         return found
@@ -69,3 +71,10 @@ def _tier_levels(read_through: ReadThrough | None) -> tuple[Level, ...]:
         ("disk_tier_items", "Answers in the disk tier", lambda: disk.counts.items),
         ("disk_tier_is_failing", "1 while nothing is kept there", lambda: disk.problem is not None),
     )
+
+
+def _store_tier_levels(store: StoreTier | None) -> tuple[Level, ...]:
+    if store is None:
+        return ()
+    text = "1 while nothing is read from the store"
+    return (("store_tier_is_failing", text, lambda: store.problem is not None),)

@@ -510,6 +510,24 @@ async def test_who_does_not_know_the_secret_is_answered_by_imgproxy(
 # The bucket
 
 
+async def test_image_is_read_back_from_the_store_after_a_restart(upstream: FakeImgproxy) -> None:
+    upstream.script(TARGET, image(BODY, b'Content-Disposition: inline; filename="a.jpg"'))
+    async with reading(upstream) as proxy:
+        await ask(proxy.port, TARGET)
+        await proxy.until_idle()
+        images = proxy.store.images
+    async with reading(upstream) as proxy:
+        proxy.store.images = images
+        from_store = await ask(proxy.port, TARGET)
+        from_memory = await ask(proxy.port, TARGET)
+
+    assert (from_store.status, from_store.body) == (200, BODY)
+    assert from_store[b"Content-Disposition"] == b'inline; filename="a.jpg"'
+    assert from_store[b"Cache-Status"] == b"imgproxy-cache; hit; ttl=31536000; detail=store"
+    assert from_memory[b"Cache-Status"] == b"imgproxy-cache; hit; ttl=31536000; detail=memory"
+    assert len(upstream.images_asked_for) == 1
+
+
 async def test_short_lived_image_is_kept_in_memory_and_not_in_the_store(
     proxy: WiredProxy, upstream: FakeImgproxy
 ) -> None:

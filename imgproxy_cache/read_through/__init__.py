@@ -9,13 +9,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
-from typing import Final, NamedTuple, Protocol, TypeVar
+from typing import Final, NamedTuple, TypeVar
 
 from imgproxy_cache.core.access import Resource, resource_from_path
 from imgproxy_cache.core.headers import Headers
 from imgproxy_cache.core.imgproxy_path import ImgproxyPath, PathRules
 from imgproxy_cache.core.kept import Kept, KeptAnswer, Signpost, TierKey, tier_key
-from imgproxy_cache.core.key import Key, KeyRules, identity_from_target, key_from_target
+from imgproxy_cache.core.key import KeyRules, identity_from_target, key_from_target
 from imgproxy_cache.core.request import Request
 from imgproxy_cache.core.variants import selection
 from imgproxy_cache.read_through.admission import Admission
@@ -23,22 +23,13 @@ from imgproxy_cache.tiers import Counted
 from imgproxy_cache.tiers.disk import DiskTier
 from imgproxy_cache.tiers.memory import Held, MemoryTier
 from imgproxy_cache.tiers.on_disk import OnDisk
+from imgproxy_cache.tiers.store import StoreTier
 
 # Targets whose signatures have been verified: so many, and none that is longer.
 MAX_TARGETS: Final = 50_000
 MAX_TARGET_BYTES: Final = 512
 
 _Hit = TypeVar("_Hit", bound=Held | OnDisk)
-
-
-class StoreTier(Counted, Protocol):
-    """The store as the farthest tier."""
-
-    def may_have(self, key: Key) -> bool: ...
-
-    async def get(self, key: Key, identity: bytes, name: bytes) -> KeptAnswer | None: ...
-
-    def expect(self, key: Key) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
