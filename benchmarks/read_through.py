@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from benchmarks import hits, hits_beside_misses, replay
+from benchmarks import hits, hits_beside_misses, replay, store_hits
 from benchmarks.machine import ALL_CORES, SERVER_CORE
 from benchmarks.table import Row
 
@@ -15,6 +15,7 @@ async def measure(folder: Path) -> list[Row]:
         *await hits.measure(
             folder / "two", cores=ALL_CORES, workers=2, rounds=3, name=", two workers on two cores"
         ),
+        *await store_hits.measure(folder / "store"),
         *await hits_beside_misses.measure(folder / "misses"),
         *await replay.measure(folder / "replay"),
     ]

@@ -1,0 +1,97 @@
+"""What a hit costs that comes from the bucket, beside a bare loop of gets."""
+
+import asyncio
+import itertools
+import subprocess
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from statistics import median
+
+from benchmarks import bucket as buckets
+from benchmarks.browsers import HEADS
+from benchmarks.bucket import Bucket, bucket
+from benchmarks.clients import UnexpectedAnswerError, asking
+from benchmarks.hits import CONNECTIONS, KEYS, READ_THROUGH, known_targets
+from benchmarks.machine import OTHER_CORE, SERVER_CORE, cpu_seconds_of_all, pinned
+from benchmarks.servers import PYTHON, Server, proxy
+from benchmarks.storing import STORABLE
+from benchmarks.table import Row
+from benchmarks.upstream import IMAGE_BYTES, upstream_on_loopback
+
+ROUNDS = 7
+HITS = 2000
+RUN_SECONDS = 20.0
+
+MOST_TIMES_BARE = 1.3
+
+
+async def measure(folder: Path) -> list[Row]:
+    """A row: all that the server takes for the answer, beside what getting the object takes."""
+    settings = READ_THROUGH | {"CACHE_MEMORY_BYTES": "0"}
+    async with AsyncExitStack() as stack:
+        s3 = stack.enter_context(bucket(folder / "s3", cores=OTHER_CORE))
+        upstream = await stack.enter_async_context(upstream_on_loopback())
+        upstream.answer_with(IMAGE_BYTES, cache_control=STORABLE)
+        server = await stack.enter_async_context(
+            proxy(upstream.port, s3.environ, cores=SERVER_CORE, settings=settings)
+        )
+        known = known_targets(IMAGE_BYTES // 1000)
+        await _cost(server, iter(known), KEYS)
+        await s3.holds(KEYS)
+        bare = await stack.enter_async_context(_bare_gets(s3))
+        await _cost(server, iter(known), KEYS)  # opens the connections
+        asked, targets = upstream.asked, itertools.cycle(known)
+        hits, gets = [], []
+        for _ in range(ROUNDS):
+            hits.append(await _cost(server, itertools.islice(targets, HITS), HITS))
+            gets.append(await _bare_cost(bare))
+        if upstream.asked > asked:
+            raise UnexpectedAnswerError(f"{upstream.asked - asked} hits were none")
+    ours, theirs = median(hits), median(gets)
+    return [
+        Row(
+            f"hit from the S3 server of {IMAGE_BYTES // 1000} KB, with its answer",
+            ours=f"{ours:.0f} us",
+            beside=f"bare obstore get {theirs:.0f} us",
+            ratio=ours / theirs,
+            at_most=MOST_TIMES_BARE,
+        )
+    ]
+
+
+async def _cost(server: Server, targets: Iterator[bytes], count: int) -> float:
+    """Microseconds of CPU for an answer."""
+    cpu = cpu_seconds_of_all(server.pid)
+    async with (
+        asyncio.timeout(RUN_SECONDS),
+        asking(server.port, targets, connections=CONNECTIONS, heads=HEADS) as tally,
+    ):
+        await tally.finished.wait()
+        tally.expect_only_images(server.name)
+    return (cpu_seconds_of_all(server.pid) - cpu) / count * 1e6
+
+
+@asynccontextmanager
+async def _bare_gets(s3: Bucket) -> AsyncIterator[asyncio.subprocess.Process]:
+    with pinned(SERVER_CORE):
+        process = await asyncio.create_subprocess_exec(
+            *(PYTHON, "-m", "benchmarks.bare_gets", buckets.NAME),
+            env=s3.environ,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+
+
+async def _bare_cost(bare: asyncio.subprocess.Process) -> float:
+    assert bare.stdin is not None
+    assert bare.stdout is not None
+    bare.stdin.write(b"%d\n" % HITS)
+    async with asyncio.timeout(RUN_SECONDS):
+        return float(await bare.stdout.readline())
