@@ -142,6 +142,7 @@ class ClientConnection(HttpToolsProtocol):
         self._stall_timer: asyncio.TimerHandle | None = None
         self._untaken = 0  # bytes that the client still had to take at this time
         self._untaken_at = 0.0
+        self._untaken_when_idle = 0
         # For the application: set and read here, and not through methods, on every request.
         self.is_lost = False
         self.on_lost: Callable[[], None] | None = None
@@ -384,13 +385,22 @@ class ClientConnection(HttpToolsProtocol):
         self.timeout_keep_alive_task = None
         if self._phase is not IDLE or self._is_answering():
             return  # set again with the next answer
-        if self._bytes_to_take():  # it is not idle, but reading
-            self._idle_since = perf_counter()
         left = self._idle_since + self.timeout_keep_alive - perf_counter()
+        if left <= 0.001 and self._still_reads():
+            left = self.timeout_keep_alive
         if left > 0.001:
             self._close_when_idle_after(left)
         else:
             self.transport.close()
+
+    def _still_reads(self) -> bool:
+        """
+        Whether the client has taken as much of its answer as it has to, and not yet all: then
+        it is not idle.  What is in the system's hands no other timer watches.
+        """
+        untaken = self._bytes_to_take()
+        taken, self._untaken_when_idle = self._untaken_when_idle - untaken, untaken
+        return untaken > 0 and (taken < 0 or taken >= self._stall_bytes)
 
     # Requests that do not arrive, or are none
 

@@ -399,6 +399,21 @@ async def test_connection_is_not_idle_while_its_client_still_reads_a_large_hit(
             assert (await wire.answer()).status == 200
 
 
+async def test_connection_is_idle_if_its_client_takes_nothing_of_what_the_system_has_for_it(
+    upstream: FakeImgproxy,
+) -> None:
+    upstream.script(TARGET, image(bytes(100_000)))
+    async with reading(upstream, 10.0, 240.0, 1) as proxy:
+        async with connected(proxy.port) as wire:
+            await _known(proxy, wire, TARGET)
+        async with connected(proxy.port, receive_buffer_bytes=4096) as wire:
+            wire.send(request(TARGET) * 5)  # more than this client takes unread
+            await wire.head()
+            async with asyncio.timeout(20):
+                while proxy.state.connections:
+                    await asyncio.sleep(0.01)
+
+
 async def test_client_that_takes_nothing_of_a_large_hit_is_cut_off(
     upstream: FakeImgproxy,
 ) -> None:
