@@ -12,10 +12,11 @@ from typing import Final
 
 import structlog
 
-from imgproxy_cache.core.kept import Kept, Signpost, TierKey
+from imgproxy_cache.core.kept import Kept, KeptAnswer, Signpost, TierKey
+from imgproxy_cache.core.kept_file import read_kept_file
 from imgproxy_cache.errors import FolderError, KeptFileError
 from imgproxy_cache.tiers import Counts, HeadAt
-from imgproxy_cache.tiers.disk_folder import DiskFolder, OpenFile
+from imgproxy_cache.tiers.disk_folder import DiskFolder, OpenFile, was_received_later
 from imgproxy_cache.tiers.disk_reading import DiskReading
 from imgproxy_cache.tiers.disk_writing import RETRY_SECONDS, DiskWriting
 from imgproxy_cache.tiers.on_disk import OnDisk, OpenFiles
@@ -57,6 +58,7 @@ class DiskTier:
     ) -> None:
         self._folder = folder
         self._now = now
+        self._loop = asyncio.get_running_loop()
         self._counts = Counts()
         self._reading = reading
         self._reads: dict[TierKey, asyncio.Task[Kept | None]] = {}
@@ -123,15 +125,26 @@ class DiskTier:
         """
         Move a file of the spool here, or remove it where that cannot be.
 
-        Blocks: this alone is called in a thread.  `get` sees it within a second.
+        What was received later keeps its place.  Blocks: this alone is called in a thread.  `get`
+        sees it within a second.
 
         Raises:
             OSError: it could not even be removed
         """
-        with suppress(OSError, FolderError):
-            self._folder.prepare()
-            self._folder.take_over(path, key)
+        with suppress(OSError, FolderError, KeptFileError):
+            waiting = self._writing.waiting.get(key)
+            if isinstance(waiting, KeptAnswer):
+                self._put_behind(waiting, key, path)
+            else:
+                self._folder.prepare()
+                self._folder.take_over(path, key)
         path.unlink(missing_ok=True)
+
+    def _put_behind(self, waiting: KeptAnswer, key: TierKey, path: Path) -> None:
+        """In a thread: what is still to be written would take the place of a file moved now."""
+        kept = read_kept_file(path.read_bytes())
+        if isinstance(kept, KeptAnswer) and not was_received_later(waiting, kept):
+            self._loop.call_soon_threadsafe(self.put, key, kept)
 
     async def settle(self) -> None:
         """Wait until everything is written, or let go."""

@@ -133,7 +133,8 @@ class DiskFolder:
         """
         Move a file of the spool here; whether it is one that may be kept.
 
-        Where the spool is on another disk, that is a copy.
+        What was received later stays: the file may have been in the spool for hours.  Where the
+        spool is on another disk, that is a copy.
         """
         with path.open("rb") as file:
             size = size_on_disk(os.fstat(file.fileno()).st_size)
@@ -141,23 +142,23 @@ class DiskFolder:
                 kept = read_kept_head(file.read(LONGEST_HEAD)).kept
             except KeptFileError:
                 return False
-        if _key_of(kept) != key or size > self._largest:
+        if _key_of(kept) != key or size > self._largest or not isinstance(kept, KeptAnswer):
             return False
         os.utime(path)
         try:
-            self._install(path, key, size)
+            return self._install(path, key, size, unless_later_than=kept)
         except OSError as exc:
             if exc.errno != errno.EXDEV:
                 raise
-            self._copy(path, key, size)
-        return True
+            return self._copy(path, key, size, kept)
 
-    def _copy(self, path: Path, key: TierKey, size: int) -> None:
+    def _copy(self, path: Path, key: TierKey, size: int, kept: KeptAnswer) -> bool:
         with self._temporary() as (temporary, descriptor):
             with path.open("rb") as source, os.fdopen(descriptor, "wb", closefd=False) as copy:
                 shutil.copyfileobj(source, copy)
-            self._install(temporary, key, size)
+            is_here = self._install(temporary, key, size, unless_later_than=kept)
         path.unlink()
+        return is_here
 
     def remove(self, key: TierKey) -> None:
         self._discard(self._path(key), None)
@@ -193,17 +194,27 @@ class DiskFolder:
                 finally:
                     os.close(descriptor)
 
-    def _install(self, path: Path, key: TierKey, size: int) -> None:
-        """Give a file its name here, in the place of what has that."""
+    def _install(
+        self, path: Path, key: TierKey, size: int, *, unless_later_than: KeptAnswer | None = None
+    ) -> bool:
+        """
+        Give a file its name here, in the place of what has that; but leave that alone where it
+        was received later than the answer given, and say so by False.
+        """
         target = self._path(key)
         with self.room.locked_for(size) as totals:
             remove_unless_folder(target.parent)
             target.parent.mkdir(mode=0o700, exist_ok=True)
+            if unless_later_than is not None and was_received_later(
+                _answer_in(target), unless_later_than
+            ):
+                return False
             before = _file_size(target)
             if before is None:
                 _unlink(totals, target)  # a folder, if anything
             path.rename(target)
             totals.add(_number(target), size - (before or 0), int(before is None))
+        return True
 
     def _discard(self, path: Path, found: os.stat_result | None) -> None:
         """Remove what lies there; if it is `found`, and not what took its place meanwhile."""
@@ -229,6 +240,23 @@ class DiskFolder:
     def _path(self, key: TierKey) -> Path:
         name = sha256(key).hexdigest()
         return self.path / name[:2] / f"{name[2:]}.kept"
+
+
+def was_received_later(kept: Kept | None, than: KeptAnswer) -> bool:
+    """Of signposts nobody can tell."""
+    if not isinstance(kept, KeptAnswer):
+        return False
+    return kept.lifetimes.received_at > than.lifetimes.received_at
+
+
+def _answer_in(path: Path) -> Kept | None:
+    """What a file says of its answer, if there is one that says anything."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        with os.fdopen(descriptor, "rb") as file:
+            return read_kept_head(file.read(LONGEST_HEAD)).kept
+    except (OSError, KeptFileError):
+        return None
 
 
 def _key_of(kept: Kept) -> TierKey:

@@ -19,7 +19,7 @@ from imgproxy_cache.tiers.disk_folder import DiskFolder, OpenFile
 from imgproxy_cache.tiers.on_disk import OnDisk
 from tests.faults.test_disk import small_disk
 from tests.tiers.answers import answer
-from tests.tiers.test_disk_folder import KEPT, spool_file, use_at
+from tests.tiers.test_disk_folder import KEPT, read, received, spool_file, use_at
 from tests.tiers.tiers import MIB, PLACE, Clock, disk_folder, disk_tier, head_at
 
 KEY = tier_key(answer().name)
@@ -393,6 +393,56 @@ async def test_a_file_of_the_spool_is_gone_from_there(tmp_path: Path, may_be_kep
         await asyncio.to_thread(tier.take_over, path, KEY)
         assert not path.exists()
         assert await tier.get(KEY) == (answer() if may_be_kept else None)
+
+
+class SlowToWrite(DiskFolder):
+    """A disk that writes when it is allowed to."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root, PLACE, max_bytes=64 * MIB, max_items=1000)
+        self.may_write = threading.Event()
+        self.is_writing = threading.Event()
+
+    def write(self, key: TierKey, kept: Kept) -> bool:
+        self.is_writing.set()
+        assert self.may_write.wait(20)
+        return super().write(key, kept)
+
+
+@pytest.mark.parametrize("is_newer", [True, False])
+@pytest.mark.parametrize("is_begun", [True, False])
+async def test_a_file_of_the_spool_and_what_waits_for_the_disk_end_in_the_order_they_came_in(
+    tmp_path: Path, is_newer: bool, is_begun: bool
+) -> None:
+    path = spool_file(tmp_path, KEPT)
+    put = received(answer(0, b"another"), -1 if is_newer else 1)
+    folder = SlowToWrite(tmp_path / "disk")
+    async with disk_tier(folder) as tier:
+        if not is_begun:
+            tier.put(key(1), answer(1))
+            await asyncio.to_thread(folder.is_writing.wait, 20)
+        tier.put(KEY, put)
+        await asyncio.to_thread(folder.is_writing.wait, 20)
+        await asyncio.to_thread(tier.take_over, path, KEY)
+        assert not path.exists()
+        folder.may_write.set()
+        await tier.settle()
+        assert await tier.get(KEY) == (answer() if is_newer else put)
+    assert read(folder) == (answer() if is_newer else put)
+
+
+async def test_a_damaged_file_of_the_spool_is_not_put_behind_what_waits(tmp_path: Path) -> None:
+    path = spool_file(tmp_path, KEPT)
+    path.write_bytes(path.read_bytes()[:-1])
+    put = received(answer(0, b"another"), -1)
+    folder = SlowToWrite(tmp_path / "disk")
+    async with disk_tier(folder) as tier:
+        tier.put(KEY, put)
+        await asyncio.to_thread(tier.take_over, path, KEY)
+        assert not path.exists()
+        folder.may_write.set()
+        await tier.settle()
+        assert await tier.get(KEY) == put
 
 
 async def test_nothing_stays_open(tmp_path: Path) -> None:

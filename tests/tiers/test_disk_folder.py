@@ -408,6 +408,57 @@ def test_a_file_of_the_spool_was_used_when_it_came(root: Path, tmp_path: Path) -
 KEPT = replace(answer(), body=b"")
 
 
+def received(kept: KeptAnswer, seconds: float) -> KeptAnswer:
+    """So many seconds later than it was."""
+    at = kept.lifetimes.received_at + seconds
+    return replace(kept, lifetimes=replace(kept.lifetimes, received_at=at))
+
+
+@pytest.mark.parametrize(
+    ("there", "is_moved"),
+    [
+        pytest.param(received(answer(0, b"another"), 0.001), False, id="received later"),
+        pytest.param(answer(0, b"another"), True, id="at the same time"),
+        pytest.param(received(answer(0, b"another"), -1), True, id="before"),
+        pytest.param(Signpost(KEPT.name, (b"accept",)), True, id="a signpost"),
+    ],
+)
+def test_a_file_of_the_spool_takes_no_later_answers_place(
+    folder: DiskFolder, tmp_path: Path, there: Kept, is_moved: bool
+) -> None:
+    folder.write(KEY, there)
+    path = spool_file(tmp_path, KEPT)
+    assert folder.take_over(path, KEY) is is_moved
+    assert path.exists() is not is_moved
+    assert read(folder) == (answer() if is_moved else there)
+    expect_true_totals(folder)
+
+
+def test_a_file_of_a_spool_on_another_disk_takes_no_later_answers_place(root: Path) -> None:
+    folder = prepared(root)
+    later = received(answer(0, b"another"), 1)
+    folder.write(KEY, later)
+    with small_disk(root.with_name("small")) as disk:
+        path = spool_file(disk, KEPT)
+        assert not folder.take_over(path, KEY)
+    assert read(folder) == later
+    assert list((folder.path / "new").iterdir()) == []
+
+
+@pytest.mark.parametrize("is_folder", [True, False])
+def test_what_is_no_answer_is_in_no_files_way(
+    folder: DiskFolder, tmp_path: Path, is_folder: bool
+) -> None:
+    there = path_of(folder)
+    there.parent.mkdir()
+    if is_folder:
+        there.mkdir()
+    else:
+        os.mkfifo(there)
+    assert folder.take_over(spool_file(tmp_path, KEPT), KEY)
+    assert read(folder) == answer()
+
+
 @pytest.mark.parametrize(
     ("kept", "body"),
     [
