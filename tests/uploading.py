@@ -180,6 +180,7 @@ async def uploading(
     is_lasting: bool = True,
     now: Callable[[], float] = lambda: NOW,
     jitter: Callable[[], float] = random,
+    keeps_store_fresh: bool = False,
 ) -> AsyncIterator[Setup]:
     store, recorded = GatedStore(), Recorded()
     if is_open:
@@ -196,6 +197,7 @@ async def uploading(
             spool_is_lasting=is_lasting,
             now=now,
             jitter=jitter,
+            keeps_store_fresh=keeps_store_fresh,
         ) as uploads:
             yield Setup(store, recorded, uploads, concurrency)
     finally:

@@ -48,6 +48,9 @@ class Uploads:
 
     `max_items` and `max_bytes` bound what is in memory, the spool has its own limits.
     With `spool_is_lasting` a stop does not wait for a store that is down.
+
+    With `keeps_store_fresh` the store's objects are read back by their `stored_at`: see
+    :class:`~imgproxy_cache.uploads.dedup.Dedup`.
     """
 
     def __init__(
@@ -64,6 +67,7 @@ class Uploads:
         now: Callable[[], float] = time.time,
         jitter: Callable[[], float] = random,
         info_log: Callable[..., None] | None = None,
+        keeps_store_fresh: bool = False,
     ) -> None:
         self.max_items = max_items
         self.max_bytes = max_bytes
@@ -76,6 +80,7 @@ class Uploads:
             now=now,
             jitter=jitter,
             info_log=info_log,
+            keeps_store_fresh=keeps_store_fresh,
         )
         self.spool: Spooling | None = None
         if open_spool is not None and spool_limits is not None:

@@ -6,16 +6,16 @@ from time import perf_counter
 from typing import NamedTuple
 
 from imgproxy_cache.core.image import Image
-from imgproxy_cache.uploads.dedup import Dedup
+from imgproxy_cache.uploads.dedup import Dedup, Put
 from imgproxy_cache.uploads.pending import Pending, image_from_spool, image_from_upload
 from imgproxy_cache.uploads.spool import read_spooled
 
 
 class Stored(NamedTuple):
-    """How many bytes, whether the store did not have them before, how long that took."""
+    """How many bytes, what the store has now, how long that took."""
 
     size: int
-    is_new: bool
+    put: Put
     seconds: float
 
 
@@ -30,8 +30,8 @@ def attempt(dedup: Dedup, pending: Pending, now: float) -> Stored:
     """
     image = _image(pending)
     began = perf_counter()
-    is_new = dedup.put(pending.key, image, now)
-    return Stored(len(image.body), is_new, perf_counter() - began)
+    put = dedup.put(pending.key, image, now)
+    return Stored(len(image.body), put, perf_counter() - began)
 
 
 def _image(pending: Pending) -> Image:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import time
 from collections import OrderedDict
 from datetime import datetime
+from enum import Enum, auto
 from hashlib import md5
 
-from imgproxy_cache.core.image import Image, StoredObject
+from imgproxy_cache.core.freshness import read_cache_control
+from imgproxy_cache.core.image import Image, StoredObject, seconds_from_words
 from imgproxy_cache.core.key import Key
 from imgproxy_cache.stores import Store
 
@@ -15,6 +17,17 @@ RECENT_SECONDS = 60.0
 RECENT_ITEMS = 10_000
 
 _Identity = tuple[str, str]
+
+
+class Put(Enum):
+    """What the store has, after an image was put into it."""
+
+    NEW = auto()
+    """The image, written now."""
+    SAME = auto()
+    """The image, as it had before."""
+    LATER = auto()
+    """Another one, which came after this one."""
 
 
 class Dedup:
@@ -26,16 +39,20 @@ class Dedup:
     decides.  What was stored in the last minute is not asked for again, which is
     what a page with many visitors and a broken cache would do.
 
+    With `keeps_fresh` an object is read back, and judged by its `stored_at`: what has used up
+    half of its lifetime is put again, though it is the same.
+
     To be called from many threads, by one at a time for each key.
     """
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, *, keeps_fresh: bool = False) -> None:
         self._store = store
+        self._keeps_fresh = keeps_fresh
         self._recent: OrderedDict[Key, tuple[_Identity, float]] = OrderedDict()
 
-    def put(self, key: Key, image: Image, now: float) -> bool:
+    def put(self, key: Key, image: Image, now: float) -> Put:
         """
-        Have the store keep the image; False if it had the same already.
+        Have the store keep the image.
 
         An image that has waited does not take the place of one that is newer (`now` is in
         seconds since the epoch).
@@ -45,19 +62,20 @@ class Dedup:
         """
         was_recent = self._recently_stored(key)
         if was_recent == (image.path_sha256, image.content_sha256):
-            return False
+            return Put.SAME
         if was_recent is not None:
             self._store.put(key, image)
         elif not self._store.create(key, image):
             found = self._store.find(key)
             if found is not None and _is_same(found, image):
-                self._remember(key, image)
-                return False
-            if found is not None and _is_late(image, found, now):
-                return False
+                if not (self._keeps_fresh and _has_aged(found, image)):
+                    self._remember(key, image)
+                    return Put.SAME
+            elif found is not None and _is_late(image, found, now):
+                return Put.LATER
             self._store.put(key, image)
         self._remember(key, image)
-        return True
+        return Put.NEW
 
     def _recently_stored(self, key: Key) -> _Identity | None:
         identity, stored_at = self._recent.get(key, (None, 0.0))
@@ -83,6 +101,25 @@ def _is_same(found: StoredObject, image: Image) -> bool:
         return found.content_sha256 == image.content_sha256
     etag = (found.etag or "").strip('"')
     return etag == md5(image.body, usedforsecurity=False).hexdigest()
+
+
+def _has_aged(found: StoredObject, image: Image) -> bool:
+    """
+    The object had used up half of its lifetime when the image came, or is never read back.
+
+    By the image's time, and not by the clock: what is in a spool and was stored all the same, by
+    a process that was killed, is as fresh as it can be.
+    """
+    lifetime = read_cache_control((image.cache_control or "").encode("ascii", "replace")).lifetime
+    if not lifetime:
+        return False  # none of the two would be read back
+    if not found.content_sha256:
+        return True
+    try:
+        used = seconds_from_words(image.stored_at) - seconds_from_words(found.stored_at)
+    except ValueError:
+        return True
+    return used >= lifetime / 2
 
 
 def _is_late(image: Image, found: StoredObject, now: float) -> bool:

@@ -21,7 +21,7 @@ from imgproxy_cache.errors import SpoolFileError, StoreError
 from imgproxy_cache.stores import Store
 from imgproxy_cache.threads import Threads
 from imgproxy_cache.uploads.attempt import Stored, attempt
-from imgproxy_cache.uploads.dedup import Dedup
+from imgproxy_cache.uploads.dedup import Dedup, Put
 from imgproxy_cache.uploads.events import UploadEvents
 from imgproxy_cache.uploads.outages import Outages
 from imgproxy_cache.uploads.pending import Pending
@@ -64,6 +64,7 @@ class Uploader:
         now: Callable[[], float],
         jitter: Callable[[], float],
         info_log: Callable[..., None] | None,
+        keeps_store_fresh: bool,
     ) -> None:
         self.spool: Spooling | None = None
         self.waiting = Waiting()
@@ -74,7 +75,7 @@ class Uploader:
         """Those that have ended."""
         self.is_closed = False
         self._place = store.place
-        self._dedup = Dedup(store)
+        self._dedup = Dedup(store, keeps_fresh=keeps_store_fresh)
         self._events = events
         self._max_items = max_items
         self._max_bytes = max_bytes
@@ -90,8 +91,7 @@ class Uploader:
         self._turn: asyncio.TimerHandle | None = None
         self._is_halted = False
         self._side_tasks: set[asyncio.Task[None]] = set()
-        bucket = store.place.partition("://")[2].partition("/")[0]
-        self._bucket = bucket or store.place
+        self._bucket = store.place.partition("://")[2].partition("/")[0] or store.place
         self._message = "Uploaded to S3" if store.place.startswith("s3://") else "Stored"
 
     @property
@@ -232,11 +232,11 @@ class Uploader:
         )
 
     def _succeeded(self, pending: Pending, stored: Stored) -> None:
-        size, is_new, seconds = stored
+        size, put, seconds = stored
         self._successes += 1
         if self.outages.succeeded():
             self._store_recovered()
-        if is_new:
+        if put is Put.NEW:
             age = self.age(pending)
             self._events.stored(size, age, seconds)
             self._info_log(

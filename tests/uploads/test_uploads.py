@@ -2,11 +2,12 @@
 
 import asyncio
 
+import pytest
 from structlog.testing import capture_logs
 
 from imgproxy_cache.core.image import Image
 from imgproxy_cache.errors import StoreError
-from tests.uploading import DOWN, KEY, PATH, keys, numbered, upload, uploading
+from tests.uploading import DOWN, KEY, NOW, PATH, keys, numbered, upload, uploading
 
 
 async def test_what_is_offered_is_stored_with_its_hashes_and_time() -> None:
@@ -172,6 +173,24 @@ async def test_the_same_image_offered_again_while_it_waits_is_stored_once() -> N
         await setup.drain()
     assert setup.store.asked == [KEY]
     assert setup.recorded.events == [("accepted", 11), ("unchanged", 11), ("stored", 11)]
+
+
+@pytest.mark.parametrize("keeps_store_fresh", [False, True])
+async def test_the_same_image_is_stored_anew_where_its_time_says_whether_it_is_fresh(
+    keeps_store_fresh: bool,
+) -> None:
+    async with uploading() as before:
+        before.uploads.offer(upload())
+        await before.drain()
+    year = 366 * 86_400
+    async with uploading(now=lambda: NOW + year, keeps_store_fresh=keeps_store_fresh) as after:
+        after.store.images |= before.store.images
+        after.uploads.offer(upload())
+        await after.drain()
+    # date -u -d @$((1770091506 + 366 * 86400)) +%FT%TZ
+    stored_at = "2027-02-04T04:05:06Z" if keeps_store_fresh else "2026-02-03T04:05:06Z"
+    assert after.store.images[KEY].stored_at == stored_at
+    assert after.recorded.count("unchanged") == (not keeps_store_fresh)
 
 
 async def test_the_newest_image_of_a_key_takes_the_place_of_the_one_that_waits() -> None:
