@@ -2,6 +2,7 @@
 
 from hashlib import md5, sha256
 
+from imgproxy_cache.core.kept import KeptAnswer
 from imgproxy_cache.core.key import Key
 from imgproxy_cache.core.spool_file import SpooledImage
 
@@ -9,7 +10,10 @@ NOW = 1_770_091_506.0
 
 
 def spooled(
-    number: int = 0, body: bytes = b"hello world", at: float | None = None
+    number: int = 0,
+    body: bytes = b"hello world",
+    at: float | None = None,
+    kept: KeptAnswer | None = None,
 ) -> tuple[SpooledImage, bytes]:
     """The image of a path of its own, accepted `number` seconds after NOW."""
     path = f"/_/rs:fit:{number}:0/plain/local:///image.jpg"
@@ -22,5 +26,6 @@ def spooled(
         size=len(body),
         content_sha256=sha256(body).hexdigest(),
         accepted_at=NOW + number if at is None else at,
+        kept=kept,
     )
     return image, body

@@ -2,6 +2,7 @@
 
 import socket
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from tests.faults.history import spool_files
 from tests.faults.setup import staged, until_true
 from tests.servers.s3 import S3Server
 from tests.spooled import spooled
+from tests.tiers.answers import answer
 
 
 @pytest.fixture
@@ -75,6 +77,19 @@ def test_without_a_server_a_retry_uploads_here(environ: dict[str, str], tmp_path
     assert (done.status, done.out) == (0, "2 stored, 0 left, 0 set aside\n")
     assert list(spooled_files(folder)) == []
     assert (tmp_path / "store" / spooled(1)[0].key).read_bytes() == b"hello world"
+
+
+def test_files_that_may_move_into_the_disk_tier_are_listed_and_uploaded_as_others(
+    environ: dict[str, str], tmp_path: Path
+) -> None:
+    spool = open_spool(Path(environ["CACHE_SPOOL_DIR"]), environ["CACHE_STORE_URL"], sync=False)
+    ((file,), _) = spool.write([spooled(1, kept=replace(answer(1), body=b""))])
+    spool.close()
+    done = imgproxy_cache("spool", environ=environ)
+    assert done.out.splitlines()[1].startswith(f"waiting: 1 image, {file.size} bytes, ")
+    done = imgproxy_cache("spool", "retry", environ=environ)
+    assert (done.status, done.out) == (0, "1 stored, 0 left, 0 set aside\n")
+    assert (tmp_path / "store" / file.key).read_bytes() == b"hello world"
 
 
 def set_aside_all(folder: Path, reason: str) -> None:

@@ -11,9 +11,11 @@ from pathlib import Path
 from random import random
 
 from imgproxy_cache.core.image import Image, StoredObject
+from imgproxy_cache.core.kept import KeptAnswer
 from imgproxy_cache.core.key import Key, key_from_target
 from imgproxy_cache.errors import StoreError
 from imgproxy_cache.uploads import Uploads
+from imgproxy_cache.uploads.handover import ConfirmedImages
 from imgproxy_cache.uploads.pending import Upload
 from imgproxy_cache.uploads.spool import Spool, open_spool
 from imgproxy_cache.uploads.spooling import SpoolLimits
@@ -180,6 +182,7 @@ async def uploading(
     is_lasting: bool = True,
     now: Callable[[], float] = lambda: NOW,
     jitter: Callable[[], float] = random,
+    disk: ConfirmedImages | None = None,
     keeps_store_fresh: bool = False,
 ) -> AsyncIterator[Setup]:
     store, recorded = GatedStore(), Recorded()
@@ -197,6 +200,7 @@ async def uploading(
             spool_is_lasting=is_lasting,
             now=now,
             jitter=jitter,
+            disk=disk,
             keeps_store_fresh=keeps_store_fresh,
         ) as uploads:
             yield Setup(store, recorded, uploads, concurrency)
@@ -221,7 +225,7 @@ def upload(key: Key = KEY, *chunks: bytes) -> Upload:
     )
 
 
-def numbered(number: int, *chunks: bytes) -> Upload:
+def numbered(number: int, *chunks: bytes, kept: KeptAnswer | None = None) -> Upload:
     """The upload of a path of its own, under its right key."""
     path = b"/_/rs:fit:%d:0/plain/local:///image.jpg" % number
     chunks = chunks or (b"image %d" % number,)
@@ -233,6 +237,7 @@ def numbered(number: int, *chunks: bytes) -> Upload:
         content_type="image/jpeg",
         cache_control="max-age=31536000, public",
         content_disposition=None,
+        kept=kept,
     )
 
 

@@ -8,6 +8,9 @@ What happens to an image after it was answered: it is stored, however long that 
                 |   spool (disk) -|   after a restart, or when memory is needed
                 v
               dropped, and counted, when neither has room
+
+What the store has confirmed may go on to a tier on disk: see
+:mod:`~imgproxy_cache.uploads.handover`.
 """
 
 from __future__ import annotations
@@ -26,6 +29,7 @@ import structlog
 from imgproxy_cache.errors import SpoolError
 from imgproxy_cache.stores import Store
 from imgproxy_cache.uploads.events import UploadEvents
+from imgproxy_cache.uploads.handover import ConfirmedImages
 from imgproxy_cache.uploads.pending import Pending, Upload
 from imgproxy_cache.uploads.spool import Spool
 from imgproxy_cache.uploads.spool_folder import SpoolFile
@@ -49,7 +53,8 @@ class Uploads:
     `max_items` and `max_bytes` bound what is in memory, the spool has its own limits.
     With `spool_is_lasting` a stop does not wait for a store that is down.
 
-    With `keeps_store_fresh` the store's objects are read back by their `stored_at`: see
+    `disk` gets what the store has confirmed, of uploads that are `kept`; it outlives this.  With
+    `keeps_store_fresh` the store's objects are read back by their `stored_at`: see
     :class:`~imgproxy_cache.uploads.dedup.Dedup`.
     """
 
@@ -67,6 +72,7 @@ class Uploads:
         now: Callable[[], float] = time.time,
         jitter: Callable[[], float] = random,
         info_log: Callable[..., None] | None = None,
+        disk: ConfirmedImages | None = None,
         keeps_store_fresh: bool = False,
     ) -> None:
         self.max_items = max_items
@@ -80,6 +86,7 @@ class Uploads:
             now=now,
             jitter=jitter,
             info_log=info_log,
+            disk=disk,
             keeps_store_fresh=keeps_store_fresh,
         )
         self.spool: Spooling | None = None
@@ -89,6 +96,7 @@ class Uploads:
                 spool_limits,
                 spooled=self._uploader.spooled,
                 see_what_is_done=self._uploader.see_what_ended,
+                take_over=disk.take_over if disk is not None else None,
             )
             self._uploader.spool = self.spool
         self._waiting = self._uploader.waiting

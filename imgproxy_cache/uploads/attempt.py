@@ -44,4 +44,5 @@ def _image(pending: Pending) -> Image:
     spooled, body = read_spooled(pending.file)
     pending.content_sha256 = spooled.content_sha256
     pending.path = spooled.path.encode("ascii")
+    pending.kept = spooled.kept
     return image_from_spool(spooled, body)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 
 from imgproxy_cache.core.image import Image, time_in_words
+from imgproxy_cache.core.kept import KeptAnswer
 from imgproxy_cache.core.key import Key
 from imgproxy_cache.core.printable import printable_target
 from imgproxy_cache.core.spool_file import SpooledImage
@@ -34,6 +35,8 @@ class Upload:
     cache_control: str | None
     content_disposition: str | None
     content_sha256: str = ""
+    kept: KeptAnswer | None = None
+    """With read-through: the answer as the tiers keep it, without its body."""
 
     def whole(self) -> tuple[bytes, str]:
         """
@@ -41,7 +44,7 @@ class Upload:
 
         Two threads that are first at once do the same twice, and no harm.
         """
-        if self.size > INLINE_BYTES:
+        if self.size > INLINE_BYTES and not (self.content_sha256 and len(self.chunks) == 1):
             with _joining:
                 return self._whole()
         return self._whole()
@@ -82,6 +85,8 @@ class Pending:
     is_done: bool = False
     path: bytes = b""
     """Empty for an image that was found in the spool and not read yet."""
+    kept: KeptAnswer | None = None
+    """What its file says of the answer, once it was read from there."""
 
     @property
     def printable_path(self) -> str:
@@ -127,6 +132,7 @@ def spooled_from_upload(upload: Upload, accepted_at: float) -> tuple[SpooledImag
         size=upload.size,
         content_sha256=content_sha256,
         accepted_at=accepted_at,
+        kept=upload.kept,
     )
     return spooled, body
 

@@ -14,10 +14,12 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import TypeVar
 
 import structlog
 
+from imgproxy_cache.core.kept import KeptAnswer, TierKey
 from imgproxy_cache.errors import SpoolError
 from imgproxy_cache.uploads.pending import Pending, Upload, spooled_from_upload
 from imgproxy_cache.uploads.spool import Spool
@@ -35,6 +37,8 @@ BATCH_FILES = 32
 BATCH_BYTES = 16 * 1024 * 1024
 # What stands before an image in its file, at a guess.
 HEAD_BYTES = 512
+# What comes to that of an answer, but for its name and fields.
+KEPT_BYTES = 384
 ADOPTED_AT_ONCE = 200
 # How soon a disk that was full or failed is tried again.
 DISK_RETRY_SECONDS = 1.0
@@ -56,7 +60,8 @@ class Spooling:
 
     The spool is opened when it is first needed, and again when its folder is gone: a disk
     that fails keeps nobody from serving.  `spooled` is told of each image that is safe, and
-    `see_what_is_done` called before any is written.
+    `see_what_is_done` called before any is written.  `take_over` gets files that are handed over:
+    see :class:`~imgproxy_cache.uploads.handover.ConfirmedImages`.
     """
 
     def __init__(
@@ -66,6 +71,7 @@ class Spooling:
         *,
         spooled: Callable[[Pending], None],
         see_what_is_done: Callable[[], None],
+        take_over: Callable[[Path, TierKey], None] | None = None,
     ) -> None:
         self.limits = limits
         self.files = 0
@@ -77,10 +83,11 @@ class Spooling:
         self._spool: Spool | None = None
         self._spooled = spooled
         self._see_what_is_done = see_what_is_done
+        self._take_over = take_over
         self._waiting: deque[Pending] = deque()
         self._writer: asyncio.Task[None] | None = None
         self._writing = asyncio.Lock()
-        self._forgotten: list[SpoolFile] = []
+        self._forgotten: list[tuple[SpoolFile, TierKey | None]] = []
         self._remover: asyncio.Task[None] | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="spool")
 
@@ -107,15 +114,18 @@ class Spooling:
         self.files += sign
         self.bytes += sign * file.size
 
-    def forget(self, file: SpoolFile) -> None:
-        """The image is stored, or given up: its file is removed, soon and with others."""
+    def forget(self, file: SpoolFile, *, hand_over_as: TierKey | None = None) -> None:
+        """
+        The image is stored, or given up: soon and with others its file is handed over under that
+        key, or removed.
+        """
         self.count(file, -1)
-        self._forgotten.append(file)
+        self._forgotten.append((file, hand_over_as))
         if self._remover is None or self._remover.done():
             self._remover = asyncio.create_task(self._remove_all())
 
     async def settle(self) -> None:
-        """Wait until the files of what is stored are removed."""
+        """Wait until the files of what is stored are where they belong."""
         if self._remover is not None:
             await self._remover
 
@@ -162,7 +172,15 @@ class Spooling:
         while self._forgotten:
             files, self._forgotten = self._forgotten, []
             with suppress(OSError, SpoolError):  # what stays is found stored after the next start
-                await self._with_spool(partial(_remove, files))
+                await self._with_spool(partial(self._part_with, files))
+
+    def _part_with(self, files: list[tuple[SpoolFile, TierKey | None]], spool: Spool) -> None:
+        for file, key in files:
+            with suppress(OSError):
+                if key is None or self._take_over is None:
+                    spool.remove(file)
+                else:
+                    self._take_over(file.path, key)
 
     async def _write_batch(self) -> bool:
         """Whether any was written."""
@@ -205,11 +223,12 @@ class Spooling:
             if image.upload is not None and image.size <= self.limits.max_bytes:
                 if image.due_at > now and not self.is_hurried:
                     break
-                if self._is_full(size + image.size + HEAD_BYTES, len(batch) + 1):
+                more = _bytes_on_disk(image.upload)
+                if self._is_full(size + more, len(batch) + 1):
                     self._set_problem(FULL)
                     break
                 batch.append((image, image.upload))
-                size += image.size + HEAD_BYTES
+                size += more
             self._waiting.popleft()
         return batch
 
@@ -252,10 +271,14 @@ class Spooling:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
 
-def _remove(files: list[SpoolFile], spool: Spool) -> None:
-    for file in files:
-        with suppress(OSError):
-            spool.remove(file)
+def _bytes_on_disk(upload: Upload) -> int:
+    """At a guess, which the description's length decides."""
+    return upload.size + HEAD_BYTES + (_bytes_to_describe(upload.kept) if upload.kept else 0)
+
+
+def _bytes_to_describe(kept: KeptAnswer) -> int:
+    pairs = (*kept.fields, *kept.selection)
+    return KEPT_BYTES + len(kept.name) + sum(len(name) + len(value) + 8 for name, value in pairs)
 
 
 def _some(files: Iterator[SpoolFile]) -> tuple[list[SpoolFile], OSError | None]:

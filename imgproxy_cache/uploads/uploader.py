@@ -23,6 +23,7 @@ from imgproxy_cache.threads import Threads
 from imgproxy_cache.uploads.attempt import Stored, attempt
 from imgproxy_cache.uploads.dedup import Dedup, Put
 from imgproxy_cache.uploads.events import UploadEvents
+from imgproxy_cache.uploads.handover import ConfirmedImages, hand_over
 from imgproxy_cache.uploads.outages import Outages
 from imgproxy_cache.uploads.pending import Pending
 from imgproxy_cache.uploads.spool_folder import SpoolFile
@@ -50,7 +51,7 @@ class Uploader:
 
     Attempts are made in threads; what follows from them is decided in the event loop.  Memory is
     given up when more than half of `max_items` or `max_bytes` is taken, and the spool has the
-    image.
+    image.  `disk` gets what the store has confirmed.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class Uploader:
         now: Callable[[], float],
         jitter: Callable[[], float],
         info_log: Callable[..., None] | None,
+        disk: ConfirmedImages | None,
         keeps_store_fresh: bool,
     ) -> None:
         self.spool: Spooling | None = None
@@ -76,6 +78,7 @@ class Uploader:
         self.is_closed = False
         self._place = store.place
         self._dedup = Dedup(store, keeps_fresh=keeps_store_fresh)
+        self._disk = disk
         self._events = events
         self._max_items = max_items
         self._max_bytes = max_bytes
@@ -252,6 +255,9 @@ class Uploader:
         else:
             self._events.unchanged(size)
             log.debug("upload.unchanged", path=pending.printable_path, key=pending.key)
+        disk = self._disk
+        if disk is not None and put is not Put.LATER and not self.waiting.is_superseded(pending):
+            hand_over(disk, self.spool, pending)
         self.finish(pending)
 
     def _failed(self, pending: Pending, error: StoreError, *, was_probe: bool) -> None:

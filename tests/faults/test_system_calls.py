@@ -57,17 +57,17 @@ HAS_STRACE = has_strace()
 
 
 def failed_at(
-    root: Path, syscall: str, fault: str, number: int
+    root: Path, syscall: str, fault: str, number: int, program: str = PROGRAM
 ) -> subprocess.CompletedProcess[str]:
-    """The program, killed at (or refused) the so-manieth of these system calls."""
+    """A program, killed at (or refused) the so-manieth of these system calls."""
     if HAS_STRACE:
         injection = "signal=KILL" if fault == "KILL" else f"error={fault}"
         command = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", f"trace={syscall}"]
         command += ["-e", f"inject={syscall}:{injection}:when={number}"]
-        command += [sys.executable, "-Bc", PROGRAM]
+        command += [sys.executable, "-Bc", program]
     else:
         faults = Path(__file__).with_name("failing_call.py")
-        command = [sys.executable, "-B", str(faults), syscall, fault, str(number), PROGRAM]
+        command = [sys.executable, "-B", str(faults), syscall, fault, str(number), program]
     return subprocess.run(
         [*command, str(root)],
         capture_output=True,
