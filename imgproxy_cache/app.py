@@ -115,7 +115,7 @@ def proxy_app(
             upstream = await stack.enter_async_context(upstream_from(settings))
             read_through = await stack.enter_async_context(read_through_from(settings, store))
             uploads = await stack.enter_async_context(
-                uploads_from(settings, store, metrics, info_log=info_log)
+                uploads_from(settings, store, metrics, info_log=info_log, read_through=read_through)
             )
             buffer = Buffer(
                 settings.buffer_bytes,
@@ -257,6 +257,7 @@ def uploads_from(
     *,
     info_log: InfoLog | None = None,
     spool_is_lasting: bool | None = None,
+    read_through: ReadThrough | None = None,
 ) -> Uploads:
     """One worker's: it may fill its part of the spool."""
     has_spool = settings.spool_items > 0
@@ -280,6 +281,8 @@ def uploads_from(
         if spool_is_lasting is None
         else spool_is_lasting,
         info_log=info_log,
+        disk=None if read_through is None else read_through.disk,
+        keeps_store_fresh=read_through is not None and read_through.store is not None,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import structlog
@@ -290,10 +290,20 @@ class Fill:
             content_sha256=content_sha256,
             lifetimes=self._lifetimes,
         )
-        is_on_its_way = self._why_not_in_store is None and self._keeper.uploads.offer(upload)
-        if is_on_its_way and tiers.store is not None:
-            tiers.store.expect(upload.key)
-        tiers.keep(self.kept, on_disk=status == 200)
+        tiers.keep(self.kept, on_disk=status == 200 and not self._is_offered(tiers, upload))
+
+    def _is_offered(self, tiers: ReadThrough, upload: Upload) -> bool:
+        """Whether the uploads have it, and with them the disk tier as soon as it is stored."""
+        if self._why_not_in_store is not None or self.kept is None:
+            return False
+        upload.kept = replace(self.kept, body=b"")
+        store = tiers.store
+        if store is not None:
+            upload.replaces = store.is_broken(upload.key)
+        is_taken = self._keeper.uploads.offer(upload)
+        if is_taken and store is not None:
+            store.expect(upload.key)
+        return is_taken
 
 
 def _lifetimes(tiers: ReadThrough, by_name: Mapping[bytes, bytes], now: float) -> Lifetimes | None:

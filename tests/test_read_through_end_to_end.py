@@ -7,13 +7,17 @@ import base64
 import contextlib
 import hashlib
 import hmac
+import uuid
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.servers.imgproxy import KINDS, some_imgproxy
 from tests.servers.process import free_port
 from tests.servers.proxy import RunningProxy, running_proxy
+from tests.servers.s3 import S3Server
 from tests.wire import ask
 
 PHOTOGRAPH = "local:///astronaut.jpg"
@@ -147,3 +151,73 @@ async def test_change_of_keys_ends_old_urls_and_not_what_is_kept(kind: str, tmp_
     assert old.status == 403
     assert (new.status, new.body) == (200, made.body)
     assert new[b"Cache-Status"].endswith(b"detail=disk")
+
+
+async def test_image_in_the_bucket_outlives_restarts_of_everything(s3: S3Server) -> None:
+    bucket = s3.make_bucket(f"images-{uuid.uuid4().hex[:12]}")
+    in_bucket = {**ON, "S3_BUCKET": bucket, "S3_ENDPOINT": s3.endpoint, **s3.environ}
+    with some_imgproxy("engine") as port:
+        async with running_proxy(port, **in_bucket) as proxy:
+            made = await ask(proxy.port, PATH)
+            await proxy.wait_for("upload.stored")
+            assert await proxy.stop() == 0
+        async with running_proxy(port, **in_bucket) as proxy:
+            from_store = await ask(proxy.port, PATH)
+            from_memory = await ask(proxy.port, PATH)
+            metrics = await proxy.metrics()
+            assert await proxy.stop() == 0
+
+    assert from_store[b"Cache-Status"].endswith(b"detail=store")
+    assert from_memory[b"Cache-Status"].endswith(b"detail=memory")
+    for answer in (from_store, from_memory):
+        assert (answer.status, answer.body) == (200, made.body)
+        assert answer[b"Content-Type"] == made[b"Content-Type"]
+        assert answer[b"Cache-Control"] == made[b"Cache-Control"]
+    assert metrics['tier_hits{tier="store"}'] == 1
+    assert 'fetches{status="200"}' not in metrics
+
+
+def shorter(stored: dict[str, Any]) -> None:
+    stored["Body"] = stored["Body"][:-1]
+
+
+def other_bytes(stored: dict[str, Any]) -> None:
+    stored["Body"] = stored["Body"][:-1] + b"?"
+
+
+def other_type(stored: dict[str, Any]) -> None:
+    stored["ContentType"] = "text/html"
+
+
+def of_another_path(stored: dict[str, Any]) -> None:
+    stored["Metadata"] = {**stored["Metadata"], "path-sha256": hashlib.sha256(b"/b").hexdigest()}
+
+
+@pytest.mark.parametrize("change", [shorter, other_bytes, other_type, of_another_path])
+async def test_object_that_is_not_what_was_put_there_is_a_miss_and_replaced(
+    s3: S3Server, change: Callable[[dict[str, Any]], None]
+) -> None:
+    bucket = s3.make_bucket(f"images-{uuid.uuid4().hex[:12]}")
+    in_bucket = {**ON, "S3_BUCKET": bucket, "S3_ENDPOINT": s3.endpoint, **s3.environ}
+    sources = []
+    with some_imgproxy("engine") as port:
+        for run in range(3):
+            async with running_proxy(port, **in_bucket) as proxy:
+                answer = await ask(proxy.port, PATH)
+                sources.append(answer[b"Cache-Status"].rpartition(b"; ")[2])
+                if run < 2:
+                    await proxy.wait_for("upload.stored")
+                assert await proxy.stop() == 0
+            if run == 0:
+                (name,) = s3.names(bucket)
+                found = s3.client().get_object(Bucket=bucket, Key=name)
+                stored = {
+                    "Body": found["Body"].read(),
+                    "ContentType": found["ContentType"],
+                    "CacheControl": found["CacheControl"],
+                    "Metadata": found["Metadata"],
+                }
+                change(stored)
+                s3.client().put_object(Bucket=bucket, Key=name, **stored)
+
+    assert sources == [b"stored", b"stored", b"detail=store"]

@@ -30,6 +30,9 @@ STORE_SECONDS = 2.0
 MOST_THREADS = 16
 # An image that was handed to the uploads is in the store soon: until then a miss means nothing.
 UPLOAD_SECONDS = 10.0
+# As long it is remembered that an image is broken, until the next upload replaces it.
+BROKEN_SECONDS = 600.0
+MOST_BROKEN = 10_000
 # Broken images are said no more often.
 SAY_SECONDS = 60.0
 
@@ -105,6 +108,7 @@ class StoreTier:
         self._counts = Counts()
         self._missing = RecentKeys(seconds=miss_seconds, max_items=miss_items, clock=clock)
         self._expected = RecentKeys(seconds=UPLOAD_SECONDS, max_items=miss_items, clock=clock)
+        self._broken = RecentKeys(seconds=BROKEN_SECONDS, max_items=MOST_BROKEN, clock=clock)
         self._breaker = Breaker()
         self._problem = ""
         self._said_at = float("-inf")
@@ -150,8 +154,13 @@ class StoreTier:
             self._loop.call_soon(self._wake)
         return await asking.answer
 
+    def is_broken(self, key: Key) -> bool:
+        """What the store has there is not what was put there, whatever it says of itself."""
+        return key in self._broken
+
     def expect(self, key: Key) -> None:
         """An image of this key was just handed to the uploads: the store will have it soon."""
+        self._broken.discard(key)
         self._missing.discard(key)
         self._expected.add(key)
 
@@ -233,6 +242,7 @@ class StoreTier:
             return
         if isinstance(outcome, StoredImageError):
             self._counts.broken += 1
+            self._broken.add(asking.key)
             self._say_rejected(asking, str(outcome))
         else:
             self._counts.misses += 1

@@ -30,7 +30,9 @@ def attempt(dedup: Dedup, pending: Pending, now: float) -> Stored:
     """
     image = _image(pending)
     began = perf_counter()
-    put = dedup.put(pending.key, image, now)
+    upload = pending.upload
+    replaces = upload is not None and upload.replaces
+    put = dedup.put(pending.key, image, now, replaces=replaces)
     return Stored(len(image.body), put, perf_counter() - began)
 
 

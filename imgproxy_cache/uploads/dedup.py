@@ -50,9 +50,9 @@ class Dedup:
         self._keeps_fresh = keeps_fresh
         self._recent: OrderedDict[Key, tuple[_Identity, float]] = OrderedDict()
 
-    def put(self, key: Key, image: Image, now: float) -> Put:
+    def put(self, key: Key, image: Image, now: float, *, replaces: bool = False) -> Put:
         """
-        Have the store keep the image.
+        Have the store keep the image; with `replaces` whatever it says that it has.
 
         An image that has waited does not take the place of one that is newer (`now` is in
         seconds since the epoch).
@@ -60,10 +60,10 @@ class Dedup:
         Raises:
             StoreError: the store failed
         """
-        was_recent = self._recently_stored(key)
+        was_recent = None if replaces else self._recently_stored(key)
         if was_recent == (image.path_sha256, image.content_sha256):
             return Put.SAME
-        if was_recent is not None:
+        if was_recent is not None or replaces:
             self._store.put(key, image)
         elif not self._store.create(key, image):
             found = self._store.find(key)

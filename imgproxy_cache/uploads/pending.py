@@ -37,6 +37,8 @@ class Upload:
     content_sha256: str = ""
     kept: KeptAnswer | None = None
     """With read-through: the answer as the tiers keep it, without its body."""
+    replaces: bool = False
+    """What the store has under the key was found to be broken, whatever it says of itself."""
 
     def whole(self) -> tuple[bytes, str]:
         """

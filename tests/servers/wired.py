@@ -171,6 +171,7 @@ async def wired_proxy(
         logger.addHandler(complaints)
     async with (
         upstream_from(given) as upstream,
+        read_through_from(given, store, now=clock) as read_through,
         Uploads(
             store,
             concurrency=given.upload_concurrency,
@@ -178,8 +179,9 @@ async def wired_proxy(
             max_bytes=given.upload_queue_bytes,
             events=metrics,
             now=clock,
+            disk=None if read_through is None else read_through.disk,
+            keeps_store_fresh=read_through is not None,
         ) as uploads,
-        read_through_from(given, store, now=clock) as read_through,
     ):
         buffer = Buffer(
             given.buffer_bytes,
