@@ -44,7 +44,7 @@ def on_disk_of(folder: Path) -> dict[str, str]:
 
 
 async def until(proxy: RunningProxy, level: str, at_least: float) -> None:
-    """Levels are read once a second."""
+    """Levels are read once a second, and so are the counts of other workers."""
     async with asyncio.timeout(WAIT_SECONDS):
         while (await proxy.metrics()).get(level, 0) < at_least:
             await asyncio.sleep(0.05)
@@ -117,6 +117,8 @@ async def test_workers_share_what_is_on_disk(tmp_path: Path) -> None:
             made = await ask(proxy.port, PATH)
             await until(proxy, "disk_tier_items", 1)
             answers = await asyncio.gather(*(ask(proxy.port, PATH) for _ in range(60)))
+            await until(proxy, 'requests{outcome="hit-memory"}', 1)
+            await until(proxy, 'fetches{status="200"}', 1)
             fetches = (await proxy.metrics())['fetches{status="200"}']
             workers = {entry["pid"] for entry in proxy.events("server.started")}
             assert await proxy.stop() == 0
