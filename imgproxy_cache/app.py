@@ -35,6 +35,7 @@ from imgproxy_cache.proxy import Proxy
 from imgproxy_cache.read_through import ReadThrough, Staleness
 from imgproxy_cache.read_through.admission import Admission
 from imgproxy_cache.read_through.fast_lane import FastLane, HitEvents
+from imgproxy_cache.reading import RequestReader
 from imgproxy_cache.settings import Settings
 from imgproxy_cache.stores import Store, open_store
 from imgproxy_cache.tiers import HeadAt
@@ -127,6 +128,7 @@ def proxy_app(
             metrics.watch(*levels(upstream, buffer, uploads, read_through))
             fast_lane = fast_lane_of(settings, read_through, metrics)
             proxy = catch_all.endpoint = Proxy(
+                reader=reader_from(settings, read_through),
                 upstream=upstream,
                 buffer=buffer,
                 uploads=uploads,
@@ -134,10 +136,8 @@ def proxy_app(
                 fast_lane=fast_lane,
                 metrics=metrics,
                 info_log=info_log,
-                path_rules=settings.path_rules,
                 storage_rules=settings.storage_rules,
                 key_rules=settings.key_rules,
-                peer_is_trusted=_peer_is_trusted(settings),
                 now=time.time,
             )
             stack.push_async_callback(lambda: uploads.drain(stop_deadline()))
@@ -291,6 +291,17 @@ async def health_of(settings: Settings) -> AsyncIterator[ImgproxyHealth]:
     """Asked over a connection of its own: images may have taken all of theirs, and all be well."""
     async with upstream_from(settings, max_connections=1) as upstream:
         yield ImgproxyHealth(upstream, settings.upstream_url, settings.health_path)
+
+
+def reader_from(settings: Settings, read_through: ReadThrough | None) -> RequestReader:
+    rules = settings.storage_rules
+    return RequestReader(
+        path_rules=settings.path_rules,
+        read_through=read_through,
+        peer_is_trusted=_peer_is_trusted(settings),
+        cookie_passthrough=rules.cookie_passthrough,
+        secret=rules.secret,
+    )
 
 
 def _peer_is_trusted(settings: Settings) -> Callable[[str], bool]:

@@ -20,12 +20,11 @@ import socket
 from collections.abc import Callable
 from enum import Enum, auto
 from time import perf_counter
-from typing import Any, Final, NamedTuple, NoReturn
+from typing import Any, Final, NoReturn
 
 import httptools
 from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import (
-    STATUS_LINE,
     HttpToolsProtocol,
     RequestResponseCycle,
 )
@@ -40,12 +39,19 @@ from imgproxy_cache.cycle import (
     unacknowledged,
 )
 from imgproxy_cache.read_through.fast_lane import FastLane, KnownHead
+from imgproxy_cache.refusals import (
+    BAD_HOST,
+    BAD_REQUEST,
+    BAD_TARGET,
+    HEAD_TOO_LARGE,
+    MAX_HEAD_BYTES,
+    MAX_HEAD_FIELDS,
+    MAX_TARGET_BYTES,
+    SLOW_REQUEST,
+    TARGET_TOO_LONG,
+    Refusal,
+)
 
-# As nginx's large_client_header_buffers and Apache's LimitRequestFields: far above
-# what browsers send, far below what hurts.
-MAX_TARGET_BYTES: Final = 16 * 1024
-MAX_HEAD_BYTES: Final = 64 * 1024
-MAX_HEAD_FIELDS: Final = 100
 # What a connection may keep of a request while it waits for the next: browsers send less, and ten
 # thousand connections times 64 KB, kept twice, would be a gigabyte.
 MAX_KEPT_HEAD_BYTES: Final = 4 * 1024
@@ -60,30 +66,6 @@ MIN_CLIENT_BYTES_PER_SECOND: Final = 240.0
 # What a body may come to on the wire: one that was refused with 413 and is sent nonetheless,
 # or one in chunks, whose sizes, extensions and trailers no callback counts.
 MAX_BODY_WIRE_BYTES: Final = 1024 * 1024
-
-
-class Refusal(NamedTuple):
-    """Why a request was not understood; `outcome` is its name in log and metrics."""
-
-    status: int
-    outcome: str
-    reason: bytes
-
-
-BAD_TARGET: Final = Refusal(
-    400, "bad-target", b"the request target must be a path of ASCII characters"
-)
-BAD_HOST: Final = Refusal(400, "bad-host", b"a request needs exactly one Host field")
-BAD_REQUEST: Final = Refusal(400, "bad-request", b"not a valid HTTP/1.1 request")
-SLOW_REQUEST: Final = Refusal(408, "slow-request", b"the request did not arrive in time")
-TARGET_TOO_LONG: Final = Refusal(
-    414, "target-too-long", b"the request target is over %d bytes" % MAX_TARGET_BYTES
-)
-HEAD_TOO_LARGE: Final = Refusal(
-    431,
-    "head-too-large",
-    b"the request head is over %d bytes or %d fields" % (MAX_HEAD_BYTES, MAX_HEAD_FIELDS),
-)
 
 
 class _Refused(Exception):  # noqa: N818 - ends the parser's run
@@ -448,12 +430,7 @@ class ClientConnection(HttpToolsProtocol):
         if self.cycle is not None:  # whose application may have begun to read the body
             self.cycle.disconnected = True
             self.cycle.message_event.set()
-        self.transport.write(
-            STATUS_LINE[refusal.status]
-            + b"Content-Type: text/plain; charset=utf-8\r\n"
-            + b"Content-Length: %d\r\n" % (len(refusal.reason) + 1)
-            + b"Cache-Control: no-store\r\nConnection: close\r\n\r\n%b\n" % refusal.reason
-        )
+        self.transport.write(refusal.wire)
         self.transport.write_eof()
         self._expect_no_more()
         self._arrival_timer = self.loop.call_later(LINGER_SECONDS, self.transport.abort)

@@ -35,14 +35,12 @@ from imgproxy_cache.core.cache_status import (
     cache_status_of_hit,
     cache_status_of_stale,
 )
-from imgproxy_cache.core.imgproxy_path import PathRules, read_path
 from imgproxy_cache.core.kept import KeptAnswer
 from imgproxy_cache.core.key import KeyRules
 from imgproxy_cache.core.policy import StorageRules
 from imgproxy_cache.core.printable import printable_target
 from imgproxy_cache.core.request import Request
-from imgproxy_cache.core.request_fields import RequestFields, read_request_fields
-from imgproxy_cache.core.sharing import flight_key
+from imgproxy_cache.core.request_fields import RequestFields
 from imgproxy_cache.core.validation import is_outage
 from imgproxy_cache.errors import UpstreamError, UpstreamFailing
 from imgproxy_cache.fills import Fill, Keeper
@@ -51,6 +49,7 @@ from imgproxy_cache.log import InfoLog
 from imgproxy_cache.metrics import Metrics
 from imgproxy_cache.read_through import Found, ReadThrough, found_in
 from imgproxy_cache.read_through.fast_lane import FastLane
+from imgproxy_cache.reading import RequestReader
 from imgproxy_cache.uploads import Uploads
 from imgproxy_cache.upstream import Upstream
 
@@ -92,13 +91,14 @@ class Proxy:
     """
     Answers every request from the tiers or imgproxy, and has good images kept.
 
-    `peer_is_trusted` says whose ``X-Forwarded-*`` are believed; `now` is the
-    time in seconds since the epoch.  Without `read_through` every request goes to imgproxy.
+    `now` is the time in seconds since the epoch.  Without `read_through`, which is the reader's
+    too, every request goes to imgproxy.
     """
 
     def __init__(
         self,
         *,
+        reader: RequestReader,
         upstream: Upstream,
         buffer: Buffer,
         uploads: Uploads,
@@ -106,12 +106,11 @@ class Proxy:
         fast_lane: FastLane | None,
         metrics: Metrics,
         info_log: InfoLog,
-        path_rules: PathRules,
         storage_rules: StorageRules,
         key_rules: KeyRules,
-        peer_is_trusted: Callable[[str], bool],
         now: Callable[[], float],
     ) -> None:
+        self._read = reader.read
         self._upstream = upstream
         self._buffer = buffer
         self._read_through = read_through
@@ -126,9 +125,7 @@ class Proxy:
         )
         self._metrics = metrics
         self._info_log = info_log
-        self._path_rules = path_rules
-        self._storage_rules = storage_rules
-        self._peer_is_trusted = peer_is_trusted
+        self._max_object_bytes = storage_rules.max_object_bytes
         self._now = now
         self._flights: dict[Hashable, Flight] = {}
 
@@ -172,42 +169,6 @@ class Proxy:
             await asyncio.wait([flights[0].progress()], timeout=left)
         if self._keeper.under_way:
             await asyncio.wait(self._keeper.under_way, timeout=max(0, deadline - loop.time()))
-
-    def _read(self, scope: Scope, client: Client) -> Request:
-        method: str = scope["method"]
-        target: bytes = scope["raw_path"]
-        path = read_path(target, self._path_rules)
-        resource = None
-        if self._read_through is not None and method in ("GET", "HEAD"):
-            resource = self._read_through.resource(target, path)
-        fields = client.fields
-        if path is not None and path.is_raw:
-            fields = self._fields(scope, keep_accept_encoding=True, for_tiers=False)
-        elif (
-            fields is None
-            or fields.received != scope["headers"]
-            or fields.for_tiers is (resource is None)
-        ):
-            fields = client.fields = self._fields(
-                scope, keep_accept_encoding=False, for_tiers=resource is not None
-            )
-        key = flight_key(method, target, path, fields.sharing)
-        return Request(method, target, fields, path, resource if fields.may_read else None, key)
-
-    def _fields(
-        self, scope: Scope, *, keep_accept_encoding: bool, for_tiers: bool
-    ) -> RequestFields:
-        client_ip: str = scope["client"][0]
-        return read_request_fields(
-            scope["headers"],
-            client_ip=client_ip.encode("ascii"),
-            scheme=scope["scheme"].encode("ascii"),
-            peer_is_trusted=self._peer_is_trusted(client_ip),
-            keep_accept_encoding=keep_accept_encoding,
-            cookie_passthrough=self._storage_rules.cookie_passthrough,
-            secret=self._storage_rules.secret,
-            for_tiers=for_tiers,
-        )
 
     async def _look_up(
         self, read_through: ReadThrough, request: Request, client: Client
@@ -321,7 +282,7 @@ class Proxy:
             self._buffer,
             Fill(self._keeper, request, stale, is_probe),
             request.method == "HEAD",
-            self._storage_rules.max_object_bytes,
+            self._max_object_bytes,
             self._landed,
         )
         flight.start()

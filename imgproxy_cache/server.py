@@ -38,7 +38,8 @@ from imgproxy_cache.leaving import leave
 from imgproxy_cache.listen import bound
 from imgproxy_cache.metrics import Metrics
 from imgproxy_cache.private_folder import make_private as make_folder_private
-from imgproxy_cache.protocol import ClientConnection, Refusal
+from imgproxy_cache.protocol import ClientConnection
+from imgproxy_cache.refusals import Refusal
 from imgproxy_cache.settings import Settings
 from imgproxy_cache.stores import open_store
 from imgproxy_cache.uploads.spool_folder import make_private

@@ -19,15 +19,16 @@ from typing import Any
 import uvicorn
 from uvicorn.server import ServerState
 
-from imgproxy_cache.app import _peer_is_trusted, fast_lane_of, read_through_from, upstream_from
+from imgproxy_cache.app import fast_lane_of, read_through_from, reader_from, upstream_from
 from imgproxy_cache.buffer import Buffer
 from imgproxy_cache.core.image import Image, StoredObject
 from imgproxy_cache.core.key import Key
 from imgproxy_cache.metrics import Metrics
-from imgproxy_cache.protocol import MIN_CLIENT_BYTES_PER_SECOND, ClientConnection, Refusal
+from imgproxy_cache.protocol import MIN_CLIENT_BYTES_PER_SECOND, ClientConnection
 from imgproxy_cache.proxy import Proxy
 from imgproxy_cache.read_through import ReadThrough
 from imgproxy_cache.read_through.fast_lane import FastLane
+from imgproxy_cache.refusals import Refusal
 from imgproxy_cache.settings import Settings
 from imgproxy_cache.uploads import Uploads
 from imgproxy_cache.upstream import Upstream
@@ -133,6 +134,13 @@ class WiredProxy:
             while self.state.tasks or self.upstream.in_use or self.uploads.queue_items:
                 await asyncio.sleep(0)
 
+    async def until_on_disk(self) -> None:
+        """Wait until everything is where it stays: what the store has confirmed is handed over."""
+        await self.until_idle()
+        assert self.read_through is not None
+        assert self.read_through.disk is not None
+        await self.read_through.disk.settle()
+
 
 def settings(upstream_port: int, **environ: str) -> Settings:
     """Settings as the environment would give them."""
@@ -190,6 +198,7 @@ async def wired_proxy(
         )
         fast_lane = fast_lane_of(given, read_through, metrics, now=clock)
         proxy = Proxy(
+            reader=reader_from(given, read_through),
             upstream=upstream,
             buffer=buffer,
             uploads=uploads,
@@ -197,10 +206,8 @@ async def wired_proxy(
             fast_lane=fast_lane,
             metrics=metrics,
             info_log=lambda event, **fields: requests.append(fields),
-            path_rules=given.path_rules,
             storage_rules=given.storage_rules,
             key_rules=given.key_rules,
-            peer_is_trusted=_peer_is_trusted(given),
             now=clock,
         )
         make_protocol, state = _protocol(

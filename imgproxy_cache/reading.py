@@ -1,0 +1,80 @@
+"""From an ASGI scope to a request: its path, its resource, its fields."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from starlette.types import Scope
+
+from imgproxy_cache.core.imgproxy_path import PathRules, read_path
+from imgproxy_cache.core.request import Request
+from imgproxy_cache.core.request_fields import RequestFields, read_request_fields
+from imgproxy_cache.core.sharing import flight_key
+from imgproxy_cache.read_through import ReadThrough
+
+
+class LastFields(Protocol):
+    """Something that keeps the fields of a client's last request, for the next."""
+
+    fields: RequestFields | None
+
+
+class RequestReader:
+    """
+    Reads requests.
+
+    `peer_is_trusted` says whose ``X-Forwarded-*`` are believed; `secret` is `IMGPROXY_SECRET`.
+    Without `read_through` no request has a resource.
+    """
+
+    def __init__(
+        self,
+        *,
+        path_rules: PathRules,
+        read_through: ReadThrough | None,
+        peer_is_trusted: Callable[[str], bool],
+        cookie_passthrough: bool,
+        secret: bytes | None,
+    ) -> None:
+        self._path_rules = path_rules
+        self._read_through = read_through
+        self._peer_is_trusted = peer_is_trusted
+        self._cookie_passthrough = cookie_passthrough
+        self._secret = secret
+
+    def read(self, scope: Scope, client: LastFields) -> Request:
+        method: str = scope["method"]
+        target: bytes = scope["raw_path"]
+        path = read_path(target, self._path_rules)
+        resource = None
+        if self._read_through is not None and method in ("GET", "HEAD"):
+            resource = self._read_through.resource(target, path)
+        fields = client.fields
+        if path is not None and path.is_raw:
+            fields = self._fields(scope, keep_accept_encoding=True, for_tiers=False)
+        elif (
+            fields is None
+            or fields.received != scope["headers"]
+            or fields.for_tiers is (resource is None)
+        ):
+            fields = client.fields = self._fields(
+                scope, keep_accept_encoding=False, for_tiers=resource is not None
+            )
+        key = flight_key(method, target, path, fields.sharing)
+        return Request(method, target, fields, path, resource if fields.may_read else None, key)
+
+    def _fields(
+        self, scope: Scope, *, keep_accept_encoding: bool, for_tiers: bool
+    ) -> RequestFields:
+        client_ip: str = scope["client"][0]
+        return read_request_fields(
+            scope["headers"],
+            client_ip=client_ip.encode("ascii"),
+            scheme=scope["scheme"].encode("ascii"),
+            peer_is_trusted=self._peer_is_trusted(client_ip),
+            keep_accept_encoding=keep_accept_encoding,
+            cookie_passthrough=self._cookie_passthrough,
+            secret=self._secret,
+            for_tiers=for_tiers,
+        )
