@@ -147,6 +147,7 @@ async def test_workers_share_the_spool_and_take_over_from_one_that_died(
     async with staged(s3, tmp_path) as stage:
         stage.front.fail(Fault.UNAVAILABLE)
         async with stage.proxy(WEB_CONCURRENCY="2") as proxy:
+            await proxy.wait_for("server.started", times=2)
             await stage.history.ask_many(proxy.port, 100)
             assert stage.history.failed == []
             await until_true(lambda: len(spool_files(stage.spool)) == 100)
