@@ -21,8 +21,8 @@ from imgproxy_cache.errors import UpstreamBusy, UpstreamError
 from imgproxy_cache.fills import Fill
 from imgproxy_cache.upstream import Exchange, Upstream
 
-# How much of an answer that is not buffered is read ahead of its slowest client.
 NO_FIELDS: Final = AnswerFields([], {})
+# How much of an answer that is not buffered is read ahead of its slowest client.
 STREAM_WINDOW_BYTES: Final = 256 * 1024
 
 
@@ -56,6 +56,7 @@ class Flight:
         "_taken",
         "_upstream",
         "_window",
+        "began_at",
         "error",
         "fields",
         "fill",
@@ -87,6 +88,8 @@ class Flight:
         self.is_over = False
         self.is_whole = False
         self.error: UpstreamError | None = None
+        self.began_at = 0.0
+        """On the event loop's clock."""
         self._upstream = upstream
         self._buffer = buffer
         self._is_head = is_head
@@ -102,6 +105,7 @@ class Flight:
         self._sleepers: list[asyncio.Future[None]] = []  # of passengers that wait for progress
 
     def start(self) -> None:
+        self.began_at = asyncio.get_running_loop().time()
         if self._buffer.is_full:
             self._claim = self._buffer.claim(0, self._fetch, self._refuse)
         else:

@@ -42,7 +42,7 @@ from imgproxy_cache.core.printable import printable_target
 from imgproxy_cache.core.request import Request
 from imgproxy_cache.core.request_fields import RequestFields
 from imgproxy_cache.core.validation import is_outage
-from imgproxy_cache.errors import UpstreamError, UpstreamFailing
+from imgproxy_cache.errors import UpstreamError, UpstreamFailing, UpstreamTimedOut
 from imgproxy_cache.fills import Fill, Keeper
 from imgproxy_cache.flight import ClientGone, Flight, Passenger
 from imgproxy_cache.log import InfoLog
@@ -61,6 +61,9 @@ STALE_IF_ERROR: Final = "stale-if-error"
 STALE_WHILE_REVALIDATE: Final = "stale-while-revalidate"
 REVALIDATED: Final = "revalidated"
 STORED: Final = "stored"
+# For so long imgproxy, which takes 5 to 50 ms and as long as its source, may be about to answer:
+# then it hangs, and something stale that may be given when it fails is better than waiting.
+PATIENCE_SECONDS: Final = 2.0
 
 
 class Client(Protocol):
@@ -92,7 +95,8 @@ class Proxy:
     Answers every request from the tiers or imgproxy, and has good images kept.
 
     `now` is the time in seconds since the epoch.  Without `read_through`, which is the reader's
-    too, every request goes to imgproxy.
+    too, every request goes to imgproxy.  A fetch that has not begun to answer after
+    `patience_seconds` goes on without those who may be given something stale.
     """
 
     def __init__(
@@ -109,6 +113,7 @@ class Proxy:
         storage_rules: StorageRules,
         key_rules: KeyRules,
         now: Callable[[], float],
+        patience_seconds: float = PATIENCE_SECONDS,
     ) -> None:
         self._read = reader.read
         self._upstream = upstream
@@ -127,6 +132,7 @@ class Proxy:
         self._info_log = info_log
         self._max_object_bytes = storage_rules.max_object_bytes
         self._now = now
+        self._patience_seconds = patience_seconds
         self._flights: dict[Hashable, Flight] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -213,17 +219,17 @@ class Proxy:
         try:
             flight, collapsed = self._find_or_start(request, found)
             passenger = _board(flight, client)
-            await passenger.beginning()
+            await self._beginning(passenger, found)
             if flight.fill.is_about_another:
                 passenger.leave()
                 flight, collapsed = self._find_or_start(request, None)
                 passenger = _board(flight, client)
-                await passenger.beginning()
+                await self._beginning(passenger, found)
             if collapsed and not flight.fill.is_for(request, flight.fields):
                 passenger.leave()
                 flight, collapsed = self._start(request, None), False
                 passenger = _board(flight, client)
-                await passenger.beginning()
+                await self._beginning(passenger, found)
             outcome = None
             if request.resource is not None:
                 outcome = await self._give_instead(found, passenger, answer)
@@ -247,6 +253,23 @@ class Proxy:
                 client.on_lost = None
                 passenger.leave()
         return outcome, collapsed
+
+    async def _beginning(self, passenger: Passenger, found: Found | None) -> None:
+        """
+        Wait for imgproxy's status, but not for long where `found` may be given on error.
+
+        Raises:
+            UpstreamTimedOut: that is better now; the fetch goes on, and what it brings is kept
+        """
+        if found is None or not self._may_be_given_on_error(found):
+            await passenger.beginning()
+            return
+        try:
+            async with asyncio.timeout_at(passenger.flight.began_at + self._patience_seconds):
+                await passenger.beginning()
+        except TimeoutError as exc:
+            cause = f"has not begun to answer after {self._patience_seconds:g} s"
+            raise UpstreamTimedOut(cause) from exc
 
     def _find_or_start(self, request: Request, found: Found | None) -> tuple[Flight, bool]:
         """

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from imgproxy_cache.protocol import MIN_CLIENT_BYTES_PER_SECOND
 from tests.servers.upstreams import End, FakeImgproxy, Gate, head, image
 from tests.servers.wired import WiredProxy, wired_proxy
 from tests.wire import ask, connected, request
@@ -28,6 +29,21 @@ async def proxy(upstream: FakeImgproxy) -> AsyncIterator[WiredProxy]:
 
 def reading(upstream: FakeImgproxy, **environ: str) -> AbstractAsyncContextManager[WiredProxy]:
     return wired_proxy(upstream.port, CACHE_READ_THROUGH="true", **environ)
+
+
+def without_patience(
+    upstream: FakeImgproxy, **environ: str
+) -> AbstractAsyncContextManager[WiredProxy]:
+    """What is stale is given as soon as it may be."""
+    return wired_proxy(
+        upstream.port,
+        10.0,
+        MIN_CLIENT_BYTES_PER_SECOND,
+        75,
+        0.0,
+        CACHE_READ_THROUGH="true",
+        **environ,
+    )
 
 
 def minute(body: bytes, *fields: bytes) -> bytes:
@@ -391,6 +407,56 @@ async def test_part_of_an_image_is_cut_out_of_the_stale_one_when_imgproxys_is_cu
 
     assert (stale.status, stale.body) == (206, b"ol")
     assert stale[b"Cache-Status"] == b"imgproxy-cache; fwd=stale; ttl=-1; detail=memory"
+
+
+@pytest.mark.parametrize("method", [b"GET", b"HEAD"])
+async def test_stale_image_is_given_when_imgproxy_hangs_and_what_comes_in_the_end_is_kept(
+    upstream: FakeImgproxy, method: bytes
+) -> None:
+    gate = Gate()
+    upstream.script(TARGET, minute(b"old"))
+    upstream.script(TARGET, gate, minute(b"new"))
+    async with without_patience(upstream, CACHE_STALE_IF_ERROR_SECONDS="100") as proxy:
+        await ask(proxy.port, TARGET)
+        proxy.clock.now += 61
+        asked = asyncio.create_task(ask(proxy.port, TARGET))
+        await gate.reached.wait()
+        stale = [await asked, await ask(proxy.port, TARGET, method=method)]
+        gate.open.set()
+        await proxy.until_idle()
+        newer = await ask(proxy.port, TARGET)
+
+    assert [one.status for one in stale] == [200, 200]
+    assert [one.body for one in stale] == [b"old", b"old" if method == b"GET" else b""]
+    assert {one[b"Cache-Status"] for one in stale} == {
+        b"imgproxy-cache; fwd=stale; ttl=-1; detail=memory"
+    }
+    assert [one["outcome"] for one in proxy.requests[1:3]] == ["stale-if-error"] * 2
+    assert newer.body == b"new"
+
+
+@pytest.mark.parametrize(
+    ("directives", "seconds"),
+    [
+        pytest.param(b"max-age=60, must-revalidate", 61, id="it must be validated"),
+        pytest.param(b"max-age=60", 160, id="it is too old"),
+    ],
+)
+async def test_imgproxy_is_waited_for_where_what_is_stale_may_not_be_given(
+    upstream: FakeImgproxy, directives: bytes, seconds: int
+) -> None:
+    gate = Gate()
+    stale = head(*MINUTE[:2], b"Cache-Control: " + directives, b"Content-Length: 3") + b"old"
+    upstream.script(TARGET, stale)
+    upstream.script(TARGET, gate, minute(b"new"))
+    async with without_patience(upstream, CACHE_STALE_IF_ERROR_SECONDS="100") as proxy:
+        await ask(proxy.port, TARGET)
+        proxy.clock.now += seconds
+        asked = asyncio.create_task(ask(proxy.port, TARGET))
+        await gate.reached.wait()
+        gate.open.set()
+
+        assert (await asked).body == b"new"
 
 
 async def test_stale_image_that_must_be_validated_is_not_given_when_imgproxy_fails(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum, auto
+from math import inf
 
 # One failure may be the image's own; as many in a row as this are the store's.
 FAILURES_TO_OPEN = 3
@@ -41,21 +42,26 @@ class Change(Enum):
 @dataclass(slots=True)
 class Breaker:
     """
-    Closed: the store is asked freely.  Open: one probe at a time, with growing delays.
+    Closed: the store is asked freely.  Open: one probe at a time, with growing delays; one that
+    has told nothing after `probe_seconds` is no longer waited for.
 
     Times are seconds on any one clock; `random` numbers are from [0, 1).
     """
 
     failures_to_open: int = FAILURES_TO_OPEN
     longest_delay_seconds: float = LONGEST_DELAY_SECONDS
+    probe_seconds: float = inf
     is_open: bool = False
     probe_at: float = 0.0
     failures: int = 0
     _is_probing: bool = False
+    _probe_over_at: float = 0.0
 
     def may_ask(self, now: float) -> bool:
         """Whether :meth:`permission` would be given."""
-        return not self.is_open or (not self._is_probing and now >= self.probe_at)
+        if not self.is_open:
+            return True
+        return now >= (self._probe_over_at if self._is_probing else self.probe_at)
 
     def permission(self, now: float) -> Permission:
         """Ask whether to ask the store now."""
@@ -64,6 +70,7 @@ class Breaker:
         if not self.is_open:
             return Permission.FREELY
         self._is_probing = True
+        self._probe_over_at = now + self.probe_seconds
         return Permission.AS_PROBE
 
     def succeeded(self) -> Change:

@@ -19,6 +19,8 @@ FAILURES_TO_OPEN = 5
 OVERLOADED = frozenset({429, 503})
 # imgproxy is near, and restarts within a second or two.
 LONGEST_PAUSE_SECONDS = 2.0
+# A probe may be for the one image whose source hangs, and then takes a minute.
+PROBE_SECONDS = 2.0
 
 
 class Admission:
@@ -36,7 +38,9 @@ class Admission:
         jitter: Callable[[], float] = random,
     ) -> None:
         self._breaker = Breaker(
-            failures_to_open=FAILURES_TO_OPEN, longest_delay_seconds=LONGEST_PAUSE_SECONDS
+            failures_to_open=FAILURES_TO_OPEN,
+            longest_delay_seconds=LONGEST_PAUSE_SECONDS,
+            probe_seconds=PROBE_SECONDS,
         )
         self._clock = clock
         self._jitter = jitter

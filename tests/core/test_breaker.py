@@ -76,6 +76,20 @@ def test_an_upload_that_began_before_it_opened_and_succeeds_closes_it() -> None:
     assert breaker.succeeded() is Change.CLOSED
 
 
+def test_a_probe_that_takes_too_long_is_followed_by_another() -> None:
+    breaker = Breaker(probe_seconds=2.0)
+    for _ in range(3):
+        breaker.failed("unreachable", 100.0, HALF, was_probe=False)
+    moments = [102.0, 103.9, 104.0, 105.9, 106.0]
+    assert [breaker.permission(now) for now in moments] == [
+        Permission.AS_PROBE,
+        Permission.NO,
+        Permission.AS_PROBE,
+        Permission.NO,
+        Permission.AS_PROBE,
+    ]
+
+
 def test_a_probe_that_told_nothing_is_made_again_at_once() -> None:
     breaker = opened(now=100.0)
     assert breaker.permission(102.0) is Permission.AS_PROBE

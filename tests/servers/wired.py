@@ -25,7 +25,7 @@ from imgproxy_cache.core.image import Image, StoredObject
 from imgproxy_cache.core.key import Key
 from imgproxy_cache.metrics import Metrics
 from imgproxy_cache.protocol import MIN_CLIENT_BYTES_PER_SECOND, ClientConnection
-from imgproxy_cache.proxy import Proxy
+from imgproxy_cache.proxy import PATIENCE_SECONDS, Proxy
 from imgproxy_cache.read_through import ReadThrough
 from imgproxy_cache.read_through.fast_lane import FastLane
 from imgproxy_cache.refusals import Refusal
@@ -159,6 +159,7 @@ async def wired_proxy(
     arrival_seconds: float = 10.0,
     min_client_bytes_per_second: float = MIN_CLIENT_BYTES_PER_SECOND,
     keep_alive_seconds: int = 75,
+    patience_seconds: float = PATIENCE_SECONDS,
     /,
     **environ: str,
 ) -> AsyncIterator[WiredProxy]:
@@ -209,6 +210,7 @@ async def wired_proxy(
             storage_rules=given.storage_rules,
             key_rules=given.key_rules,
             now=clock,
+            patience_seconds=patience_seconds,
         )
         make_protocol, state = _protocol(
             proxy,
