@@ -19,14 +19,16 @@ from imgproxy_cache.core.key import KeyRules, identity_from_target, key_from_tar
 from imgproxy_cache.core.request import Request
 from imgproxy_cache.core.variants import selection
 from imgproxy_cache.read_through.admission import Admission
+from imgproxy_cache.read_through.remembered import Remembered
 from imgproxy_cache.tiers import Counted
 from imgproxy_cache.tiers.disk import DiskTier
 from imgproxy_cache.tiers.memory import Held, MemoryTier
 from imgproxy_cache.tiers.on_disk import OnDisk
 from imgproxy_cache.tiers.store import StoreTier
 
-# Targets whose signatures have been verified: so many, and none that is longer.
-MAX_TARGETS: Final = 50_000
+# Targets whose signatures have been verified: 14,000 of 150 bytes, and none that is longer than
+# this, or they would be 250.
+TARGETS_BYTES: Final = 8 * 1024 * 1024
 MAX_TARGET_BYTES: Final = 512
 
 _Hit = TypeVar("_Hit", bound=Held | OnDisk)
@@ -85,7 +87,7 @@ class ReadThrough:
         self.staleness = staleness
         self._path_rules = path_rules
         self._key_rules = key_rules
-        self._resources: dict[bytes, Resource] = {}
+        self._resources: Remembered[Resource] = Remembered(TARGETS_BYTES)
         self._searches: dict[Hashable, asyncio.Task[Found | None]] = {}
 
     @property
@@ -109,10 +111,7 @@ class ReadThrough:
             return known
         resource = resource_from_path(path, self._path_rules)
         if resource is not None and len(target) <= MAX_TARGET_BYTES:
-            if len(self._resources) >= MAX_TARGETS:
-                # Those that come again are verified again, which takes 10 us.
-                self._resources.clear()
-            self._resources[target] = resource
+            self._resources.remember(target, resource, len(target) + len(resource.name))
         return resource
 
     @property

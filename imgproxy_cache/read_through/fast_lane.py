@@ -16,14 +16,16 @@ from typing import Final, NamedTuple, Protocol
 from imgproxy_cache.core.headers import Headers
 from imgproxy_cache.core.kept import Signpost, TierKey
 from imgproxy_cache.core.request_fields import RequestFields
-from imgproxy_cache.read_through import MAX_TARGETS, ReadThrough, variant
+from imgproxy_cache.read_through import ReadThrough, variant
+from imgproxy_cache.read_through.remembered import FIELD_BYTES, Remembered
 from imgproxy_cache.tiers import Wire
 from imgproxy_cache.tiers.memory import Held
 from imgproxy_cache.tiers.on_disk import OnDisk
 
-# 2 MB at most.  When they are full, all are forgotten: each costs one request on the ordinary way.
-MAX_HEADS: Final = 1024
+# 1,000 heads of a browser; attackers may send each a new one.
+HEADS_BYTES: Final = 3 * 1024 * 1024
 MAX_HEAD_BYTES: Final = 2048
+KEYS_BYTES: Final = 5 * 1024 * 1024
 _GET: Final = b"GET "
 _HTTP: Final = b" HTTP/1.1\r\n"
 _END: Final = b"\r\n\r\n"
@@ -70,9 +72,9 @@ class FastLane:
         self._hits = events.hits_at_once(nearest.name)
         self._known_key = read_through.known_key
         self._now = now
-        self._heads: dict[bytes, KnownHead] = {}
+        self._heads: Remembered[KnownHead] = Remembered(HEADS_BYTES)
         # By what stands before these heads: method and target.
-        self._keys: dict[bytes, TierKey] = {}
+        self._keys: Remembered[TierKey] = Remembered(KEYS_BYTES)
 
     def known_head(self, request: bytes) -> KnownHead | None:
         """The head of these bytes, if one request like it was learned."""
@@ -130,13 +132,12 @@ class FastLane:
             or fields.request_id is not None
         ):
             return
-        if len(self._heads) >= MAX_HEADS:
-            self._heads.clear()
-        if len(self._keys) >= MAX_TARGETS:
-            self._keys.clear()
         # Where the client is, these bytes do not tell.
         headers = [
             field for field in fields.for_upstream if not field[0].startswith(b"x-forwarded-")
         ]
-        self._heads[lines] = KnownHead(lines, len(lines), headers)
-        self._keys[request[:end]] = key
+        head = KnownHead(lines, len(lines), headers)
+        # Twice: in one piece, and as fields.
+        self._heads.remember(lines, head, 2 * len(lines) + FIELD_BYTES * len(headers))
+        before = request[:end]
+        self._keys.remember(before, key, len(before) + len(key))

@@ -1,0 +1,104 @@
+"""What is remembered of requests: in so many bytes, whatever clients send."""
+
+import tracemalloc
+from collections.abc import Callable
+
+import pytest
+
+from imgproxy_cache.core.imgproxy_path import PathRules, read_path
+from imgproxy_cache.core.key import KeyRules
+from imgproxy_cache.core.request_fields import read_request_fields
+from imgproxy_cache.metrics import Metrics
+from imgproxy_cache.read_through import TARGETS_BYTES, ReadThrough, Staleness
+from imgproxy_cache.read_through.admission import Admission
+from imgproxy_cache.read_through.fast_lane import HEADS_BYTES, FastLane
+from imgproxy_cache.read_through.remembered import ENTRY_BYTES, Remembered
+from imgproxy_cache.tiers.memory import MemoryTier
+
+RULES = PathRules()
+TARGET = b"/_/plain/local:///a.jpg"
+
+
+def test_what_is_on_top_has_all_be_forgotten() -> None:
+    remembered: Remembered[int] = Remembered(3 * (ENTRY_BYTES + 1))
+    for number in range(3):
+        remembered.remember(b"%d" % number, number, 1)
+    remembered.remember(b"0", 10, 1)
+    assert remembered == {b"0": 10, b"1": 1, b"2": 2}
+
+    remembered.remember(b"3", 3, 1)
+
+    assert remembered == {b"3": 3}
+    for number in range(2):
+        remembered.remember(b"%d" % number, number, 1)
+    assert remembered == {b"3": 3, b"0": 0, b"1": 1}
+
+
+def read_through() -> ReadThrough:
+    return ReadThrough(
+        memory=MemoryTier(max_bytes=0, max_items=0, head_at=lambda kept, size, now: b""),
+        disk=None,
+        store=None,
+        path_rules=RULES,
+        key_rules=KeyRules(),
+        admission=Admission(),
+        staleness=Staleness(0, 0, 0),
+    )
+
+
+def targets(size: int) -> Callable[[int], None]:
+    tiers = read_through()
+
+    def see(number: int) -> None:
+        target = (b"/_/w:%d/plain/local:///" % number).ljust(size, b"a")
+        assert tiers.resource(target, read_path(target, RULES)) is not None
+
+    return see
+
+
+def heads(fields: int) -> Callable[[int], None]:
+    tiers = read_through()
+    tiers.resource(TARGET, read_path(TARGET, RULES))
+    lane = FastLane(tiers, Metrics(), now=lambda: 0.0)
+
+    def see(number: int) -> None:
+        headers = [(b"host", b"h")] + [(b"x-%d" % n, b"%09d" % number) for n in range(fields)]
+        lines = b"".join([b"%b: %b\r\n" % field for field in headers])
+        lane.learn(
+            b"GET %b HTTP/1.1\r\n%b\r\n" % (TARGET, lines),
+            read_request_fields(
+                headers,
+                client_ip=b"127.0.0.1",
+                scheme=b"http",
+                peer_is_trusted=False,
+                keep_accept_encoding=False,
+                cookie_passthrough=False,
+                for_tiers=True,
+            ),
+        )
+
+    return see
+
+
+@pytest.mark.parametrize(
+    ("attack", "number", "expected"),
+    [
+        pytest.param(lambda: targets(512), 8_000, TARGETS_BYTES, id="long targets"),
+        pytest.param(lambda: targets(60), 30_000, TARGETS_BYTES, id="short targets"),
+        pytest.param(lambda: heads(8), 5_000, HEADS_BYTES, id="heads"),
+        pytest.param(lambda: heads(80), 500, HEADS_BYTES, id="heads of many fields"),
+    ],
+)
+def test_attackers_cannot_have_it_take_more(
+    attack: Callable[[], Callable[[int], None]], number: int, expected: int
+) -> None:
+    see = attack()
+    see(0)  # what is made once
+    tracemalloc.start()
+    try:
+        for which in range(number):
+            see(which)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert 0.8 * expected < most < 1.05 * expected
