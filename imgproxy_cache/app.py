@@ -294,13 +294,11 @@ async def health_of(settings: Settings) -> AsyncIterator[ImgproxyHealth]:
 
 
 def reader_from(settings: Settings, read_through: ReadThrough | None) -> RequestReader:
-    rules = settings.storage_rules
     return RequestReader(
         path_rules=settings.path_rules,
         read_through=read_through,
         peer_is_trusted=_peer_is_trusted(settings),
-        cookie_passthrough=rules.cookie_passthrough,
-        secret=rules.secret,
+        storage_rules=settings.storage_rules,
     )
 
 

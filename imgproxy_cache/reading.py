@@ -8,6 +8,7 @@ from typing import Protocol
 from starlette.types import Scope
 
 from imgproxy_cache.core.imgproxy_path import PathRules, read_path
+from imgproxy_cache.core.policy import StorageRules, accept_is_ignored
 from imgproxy_cache.core.request import Request
 from imgproxy_cache.core.request_fields import RequestFields, read_request_fields
 from imgproxy_cache.core.sharing import flight_key
@@ -24,7 +25,7 @@ class RequestReader:
     """
     Reads requests.
 
-    `peer_is_trusted` says whose ``X-Forwarded-*`` are believed; `secret` is `IMGPROXY_SECRET`.
+    `peer_is_trusted` says whose ``X-Forwarded-*`` are believed.
     Without `read_through` no request has a resource.
     """
 
@@ -34,14 +35,12 @@ class RequestReader:
         path_rules: PathRules,
         read_through: ReadThrough | None,
         peer_is_trusted: Callable[[str], bool],
-        cookie_passthrough: bool,
-        secret: bytes | None,
+        storage_rules: StorageRules,
     ) -> None:
         self._path_rules = path_rules
         self._read_through = read_through
         self._peer_is_trusted = peer_is_trusted
-        self._cookie_passthrough = cookie_passthrough
-        self._secret = secret
+        self._storage_rules = storage_rules
 
     def read(self, scope: Scope, client: LastFields) -> Request:
         method: str = scope["method"]
@@ -61,7 +60,8 @@ class RequestReader:
             fields = client.fields = self._fields(
                 scope, keep_accept_encoding=False, for_tiers=resource is not None
             )
-        key = flight_key(method, target, path, fields.sharing)
+        ignored = accept_is_ignored(self._storage_rules, path)
+        key = flight_key(method, target, path, fields.sharing, accept_is_ignored=ignored)
         return Request(method, target, fields, path, resource if fields.may_read else None, key)
 
     def _fields(
@@ -74,7 +74,7 @@ class RequestReader:
             scheme=scope["scheme"].encode("ascii"),
             peer_is_trusted=self._peer_is_trusted(client_ip),
             keep_accept_encoding=keep_accept_encoding,
-            cookie_passthrough=self._cookie_passthrough,
-            secret=self._secret,
+            cookie_passthrough=self._storage_rules.cookie_passthrough,
+            secret=self._storage_rules.secret,
             for_tiers=for_tiers,
         )

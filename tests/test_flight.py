@@ -171,6 +171,14 @@ async def test_requests_do_not_share_a_fetch_that_may_be_answered_otherwise_for(
     assert await _fetches_for(proxy, upstream, one, other) == 2
 
 
+async def test_accept_keeps_nobody_from_a_fetch_where_the_path_says_the_format(
+    proxy: WiredProxy, upstream: FakeImgproxy
+) -> None:
+    target = TARGET + b"@webp"
+    chrome, curl = b"Accept: image/avif,image/webp,*/*", b"Accept: */*"
+    assert await _fetches_for(proxy, upstream, chrome, curl, target=target) == 1
+
+
 async def test_requests_with_cookies_do_not_share_a_fetch_where_imgproxy_passes_them_on(
     upstream: FakeImgproxy,
 ) -> None:

@@ -69,6 +69,8 @@ class StorageRules:
     cookie_passthrough: bool = False
     formats_are_enforced: bool = False
     """One of `IMGPROXY_ENFORCE_*` is on: the path's format is not the last word."""
+    formats_are_negotiated: bool = False
+    """One of `IMGPROXY_AUTO_*` is on: `Vary` names `Accept`, whatever the path says."""
     settings_may_be_hidden: bool = False
     """imgproxy has settings from elsewhere, or runs elsewhere."""
     fallback_max_age: int | None = None
@@ -156,6 +158,11 @@ def why_not_stored_whole(rules: StorageRules, *, size: int, complete: bool) -> N
     return None if complete else NotStored.INCOMPLETE
 
 
+def accept_is_ignored(rules: StorageRules, path: ImgproxyPath | None) -> bool:
+    """Whether imgproxy neither looks at `Accept` for this path nor says that it does."""
+    return _accept_is_fixed_by(path, rules) and not rules.formats_are_negotiated
+
+
 def _why_not_by_credentials(rules: StorageRules, request_headers: Headers) -> NotStored | None:
     has_cookies = False
     for name, value in request_headers:
@@ -222,14 +229,17 @@ def _why_not_by_vary(
     if b"vary" not in fields:
         return None
     named = _field_names(fields[b"vary"])
-    accept_is_fixed_by_the_key = (
+    fixed = {b"accept"} if _accept_is_fixed_by(path, rules) else set()
+    return None if named <= fixed else NotStored.VARY
+
+
+def _accept_is_fixed_by(path: ImgproxyPath | None, rules: StorageRules) -> bool:
+    return (
         path is not None
         and path.format is not None
         and not rules.formats_are_enforced
         and not rules.settings_may_be_hidden
     )
-    fixed = {b"accept"} if accept_is_fixed_by_the_key else set()
-    return None if named <= fixed else NotStored.VARY
 
 
 def _why_not_by_length(rules: StorageRules, fields: Mapping[bytes, bytes]) -> NotStored | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Hashable
 from typing import NamedTuple
 
 from imgproxy_cache.core.access import may_read
@@ -13,7 +12,7 @@ from imgproxy_cache.core.headers import (
     Headers,
     request_headers_for_upstream,
 )
-from imgproxy_cache.core.sharing import sharing_by_fields
+from imgproxy_cache.core.sharing import Sharing, sharing_by_fields
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9_-]+")  # what imgproxy echoes
 
@@ -33,7 +32,7 @@ class RequestFields(NamedTuple):
     """Those for imgproxy, as they are written."""
     request_id: bytes | None
     has_body: bool
-    sharing: Hashable | None
+    sharing: Sharing | None
     for_tiers: bool
     """Read as those of a request that the tiers may answer, as far as they let it."""
     may_read: bool

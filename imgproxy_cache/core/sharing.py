@@ -2,6 +2,7 @@
 
 from collections.abc import Hashable
 from functools import lru_cache
+from typing import NamedTuple
 
 from imgproxy_cache.core.headers import CONDITIONS_AND_RANGE, Headers
 from imgproxy_cache.core.imgproxy_path import ImgproxyPath
@@ -20,7 +21,15 @@ _CHANGES_THE_ANSWER = frozenset(
 )
 
 
-def sharing_by_fields(headers: Headers, *, cookie_passthrough: bool) -> Hashable | None:
+class Sharing(NamedTuple):
+    """What of a request's fields imgproxy's answer may depend on."""
+
+    formats: int
+    """Of `Accept`: see :func:`image_formats`."""
+    others: tuple[bytes, ...]
+
+
+def sharing_by_fields(headers: Headers, *, cookie_passthrough: bool) -> Sharing | None:
     """
     What two requests' fields have in common that may share a fetch; None for one that must not.
 
@@ -38,21 +47,27 @@ def sharing_by_fields(headers: Headers, *, cookie_passthrough: bool) -> Hashable
             parts += (name, value)
         elif name in CONDITIONS_AND_RANGE or (name == b"cookie" and cookie_passthrough):
             return None
-    return (max(formats, 0), *parts)
+    return Sharing(max(formats, 0), tuple(parts))
 
 
 def flight_key(
-    method: str, target: bytes, path: ImgproxyPath | None, by_fields: Hashable | None
+    method: str,
+    target: bytes,
+    path: ImgproxyPath | None,
+    by_fields: Sharing | None,
+    *,
+    accept_is_ignored: bool,
 ) -> Hashable | None:
     """
     What two requests have in common that may share one fetch; None for one that must not.
 
-    `by_fields` is of :func:`sharing_by_fields`.  Equal keys mean that nothing in
+    `by_fields` is of :func:`sharing_by_fields`, `accept_is_ignored` of
+    :func:`~imgproxy_cache.core.policy.accept_is_ignored`.  Equal keys mean that nothing in
     the requests can make imgproxy's answers differ.
     """
     if by_fields is None or method != "GET" or path is None or path.is_raw:
         return None
-    return target, by_fields
+    return target, by_fields.others if accept_is_ignored else by_fields
 
 
 def image_formats(accept: bytes) -> int:

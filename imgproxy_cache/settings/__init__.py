@@ -221,6 +221,7 @@ def _storage_rules(
         # Somebody's image must not become everybody's: what is not said may be so.
         cookie_passthrough=env.flag("IMGPROXY_COOKIE_PASSTHROUGH", default=settings_may_be_hidden),
         formats_are_enforced=are_formats_enforced(env),
+        formats_are_negotiated=bool(auto_formats(env)),
         settings_may_be_hidden=settings_may_be_hidden,
         fallback_max_age=fallback.max_age,
         fallback_is_unmarked=fallback.is_unmarked,

@@ -12,6 +12,7 @@ from imgproxy_cache.core.imgproxy_path import ImgproxyPath, PathRules, read_path
 from imgproxy_cache.core.policy import (
     NotStored,
     StorageRules,
+    accept_is_ignored,
     why_not_kept,
     why_not_stored,
     why_not_stored_whole,
@@ -556,3 +557,26 @@ def verdict(tape: Tape, judge: Judge) -> str:
         now=NOW,
     ) or why_not_stored_whole(rules, size=len(tape.body), complete=True)
     return why_not or "stored"
+
+
+@pytest.mark.parametrize(
+    ("target", "rules", "is_ignored"),
+    [
+        pytest.param(b"/_/plain/local:///a.jpg@webp", RULES, True, id="format behind the source"),
+        pytest.param(b"/_/f:webp/plain/local:///a.jpg", RULES, True, id="format among the options"),
+        pytest.param(b"/_/plain/local:///a.jpg", RULES, False, id="no format"),
+        pytest.param(b"/health", RULES, False, id="no image"),
+        *(
+            pytest.param(b"/_/plain/local:///a.jpg@webp", rules, False, id=what)
+            for what, rules in {
+                "enforced": replace(RULES, formats_are_enforced=True),
+                "negotiated": replace(RULES, formats_are_negotiated=True),
+                "hidden settings": replace(RULES, settings_may_be_hidden=True),
+            }.items()
+        ),
+    ],
+)
+def test_accept_is_ignored_only_where_path_and_settings_leave_it_no_say(
+    target: bytes, rules: StorageRules, is_ignored: bool
+) -> None:
+    assert accept_is_ignored(rules, read_path(target, PathRules())) is is_ignored

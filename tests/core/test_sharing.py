@@ -20,10 +20,12 @@ def key(
     method: str = "GET",
     target: bytes = IMAGE,
     cookie_passthrough: bool = False,
+    accept_is_ignored: bool = False,
 ) -> Hashable | None:
     fields = [(b"host", b"img.example"), *(headers or [])]
     by_fields = sharing_by_fields(fields, cookie_passthrough=cookie_passthrough)
-    return flight_key(method, target, read_path(target, PathRules()), by_fields)
+    path = read_path(target, PathRules())
+    return flight_key(method, target, path, by_fields, accept_is_ignored=accept_is_ignored)
 
 
 @pytest.mark.parametrize(
@@ -71,6 +73,13 @@ def test_request_does_not_share_with_one_that_may_be_answered_otherwise(
     assert key(one) is not None
     assert key(other) is not None
     assert key(one) != key(other)
+
+
+def test_request_shares_with_any_accept_where_imgproxy_ignores_it() -> None:
+    plain = key(accept_is_ignored=True)
+    assert key([CHROME], accept_is_ignored=True) == plain
+    assert key([CHROME, (b"dpr", b"2")], accept_is_ignored=True) not in (None, plain)
+    assert key([CHROME, (b"range", b"bytes=0-1")], accept_is_ignored=True) is None
 
 
 @pytest.mark.parametrize(

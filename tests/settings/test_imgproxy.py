@@ -32,7 +32,8 @@ def settings(environ: dict[str, str]) -> Settings:
         pytest.param({"IMGPROXY_ENFORCE_WEBP": "true"}, {"formats_are_enforced": True}),
         pytest.param({"IMGPROXY_ENFORCE_AVIF": "0"}, {}),
         pytest.param({"IMGPROXY_ENFORCE_JXL": "True"}, {"formats_are_enforced": True}),
-        pytest.param({"IMGPROXY_AUTO_WEBP": "true"}, {}),
+        pytest.param({"IMGPROXY_AUTO_WEBP": "true"}, {"formats_are_negotiated": True}),
+        pytest.param({"IMGPROXY_AUTO_AVIF": "false"}, {}),
         pytest.param({"IMGPROXY_ENV_LOCAL_FILE_PATH": "/f"}, HIDDEN),
         pytest.param(
             {"IMGPROXY_ENV_LOCAL_FILE_PATH": "/f", "IMGPROXY_COOKIE_PASSTHROUGH": "false"},
