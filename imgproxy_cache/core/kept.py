@@ -36,7 +36,7 @@ class Lifetimes:
     stale_if_error_until: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class KeptAnswer:
     """
     A whole answer of imgproxy.

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Final
+from weakref import WeakValueDictionary
 
 import structlog
 
@@ -19,7 +20,7 @@ from imgproxy_cache.tiers import Counts, HeadAt
 from imgproxy_cache.tiers.disk_folder import DiskFolder, OpenFile, was_received_later
 from imgproxy_cache.tiers.disk_reading import DiskReading
 from imgproxy_cache.tiers.disk_writing import RETRY_SECONDS, DiskWriting
-from imgproxy_cache.tiers.on_disk import OnDisk, OpenFiles
+from imgproxy_cache.tiers.on_disk import MOST_NOW_BYTES, OnDisk, OpenFiles
 
 log = structlog.get_logger()
 
@@ -62,6 +63,8 @@ class DiskTier:
         self._counts = Counts()
         self._reading = reading
         self._reads: dict[TierKey, asyncio.Task[Kept | None]] = {}
+        # Large answers that clients are still being given: there once, and not once for each.
+        self._given: WeakValueDictionary[TierKey, KeptAnswer] = WeakValueDictionary()
         self._writing = DiskWriting(
             folder, self._counts, max_bytes=queue_bytes, max_items=queue_items
         )
@@ -101,9 +104,10 @@ class DiskTier:
         elif isinstance(found, Signpost):
             kept = found
         elif found.is_cold:
-            return await self._read(key)  # a hit that `find` has counted
+            found.is_cold = False
+            return self._given.get(key) or await self._read(key)  # a hit that `find` has counted
         else:
-            kept = found.kept_at(self._now()) or await self._read(key)
+            kept = self._given.get(key) or found.kept_at(self._now()) or await self._read(key)
         if kept is None:
             self._counts.misses += 1
         else:
@@ -154,6 +158,7 @@ class DiskTier:
         """What was there, and what is being read, is no longer what the key stands for."""
         self._files.forget(key)
         self._reads.pop(key, None)
+        self._given.pop(key, None)
 
     async def _read(self, key: TierKey) -> Kept | None:
         """Once for all who ask at the same time."""
@@ -178,6 +183,8 @@ class DiskTier:
             return None
         if is_current:
             self._files.add(key, file, self._now())
+            if isinstance(file.kept, KeptAnswer) and file.head.size > MOST_NOW_BYTES:
+                self._given[key] = file.kept
         else:
             self._reading.close_file(file.descriptor)
         return file.kept

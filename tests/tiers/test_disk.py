@@ -5,6 +5,7 @@ import errno
 import os
 import shutil
 import threading
+import weakref
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -91,6 +92,37 @@ async def test_a_hit_that_has_to_wait_for_the_disk_is_counted_once(tmp_path: Pat
         assert found.wire_at(clock.now) is None
         assert await tier.get(KEY) == answer(body=bytes(2 * MIB))
         assert (tier.counts.hits, tier.counts.misses) == (2, 0)
+
+
+async def test_a_large_answer_is_there_once_for_all_that_are_given_it(tmp_path: Path) -> None:
+    async with disk_tier(disk_folder(tmp_path)) as tier:
+        await put(tier, 0, body=bytes(2 * MIB))
+        first = await tier.get(KEY)
+        assert first == answer(body=bytes(2 * MIB))
+        assert await tier.get(KEY) is first
+        assert tier.counts.hits == 2
+        is_there = weakref.ref(first)
+        del first
+        await asyncio.sleep(0)  # the loop itself has it in this turn
+        assert is_there() is None, "nobody is given it any more"
+        assert await tier.get(KEY) == answer(body=bytes(2 * MIB))
+
+
+async def test_a_large_answer_that_was_replaced_is_given_to_nobody_else(tmp_path: Path) -> None:
+    clock = Clock()
+    later = bytes(2 * MIB + 1)
+    async with (
+        disk_tier(disk_folder(tmp_path), clock=clock) as tier,
+        disk_tier(disk_folder(tmp_path), clock=clock) as others,
+    ):
+        await put(tier, 0, body=bytes(2 * MIB))
+        first = await tier.get(KEY)
+        await put(others, 0, body=later)
+        clock.now += 1
+        second = await tier.get(KEY)
+        await put(tier, 0, body=b"small")
+        assert [first, second] == [answer(body=bytes(2 * MIB)), answer(body=later)]
+        assert await tier.get(KEY) == answer(body=b"small")
 
 
 async def test_workers_see_what_the_others_do(tmp_path: Path) -> None:
