@@ -8,6 +8,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from enum import Enum, auto
 from random import random
+from weakref import WeakValueDictionary
 
 import structlog
 
@@ -33,6 +34,8 @@ UPLOAD_SECONDS = 10.0
 # As long it is remembered that an image is broken, until the next upload replaces it.
 BROKEN_SECONDS = 600.0
 MOST_BROKEN = 10_000
+# A client that reads slowly may take this much memory, as one of imgproxy's streams does.
+LARGE_BYTES = 256 * 1024
 # Broken images are said no more often.
 SAY_SECONDS = 60.0
 
@@ -110,6 +113,9 @@ class StoreTier:
         self._expected = RecentKeys(seconds=UPLOAD_SECONDS, max_items=miss_items, clock=clock)
         self._broken = RecentKeys(seconds=BROKEN_SECONDS, max_items=MOST_BROKEN, clock=clock)
         self._breaker = Breaker()
+        # Large answers that clients are still being given, for which nearer tiers may have no
+        # room: there once, and not once for each.
+        self._given: WeakValueDictionary[Key, KeptAnswer] = WeakValueDictionary()
         self._problem = ""
         self._said_at = float("-inf")
         self._loop = asyncio.get_running_loop()
@@ -137,10 +143,15 @@ class StoreTier:
         The image of this key, fresh or stale, as the answer of a tier's name; None for a miss.
 
         `identity` is what :func:`~imgproxy_cache.core.key.identity_from_target` says.  It takes
-        no longer than :data:`STORE_SECONDS`.  Who asks twice at once has the store asked twice.
+        no longer than :data:`STORE_SECONDS`.  Who asks twice at once has the store asked twice; who
+        asks while another is being given a large answer is given that.
         """
         if key in self._missing:
             return None
+        given = self._given.get(key)
+        if given is not None and given.name == name:
+            self._counts.hits += 1
+            return given
         permission = self._breaker.permission(self._clock())
         if permission is Permission.NO:
             return None
@@ -162,6 +173,7 @@ class StoreTier:
         """An image of this key was just handed to the uploads: the store will have it soon."""
         self._broken.discard(key)
         self._missing.discard(key)
+        self._given.pop(key, None)
         self._expected.add(key)
 
     def close(self) -> None:
@@ -239,6 +251,8 @@ class StoreTier:
             log.info("store.read_recovered", message="images are read from the store again")
         if isinstance(outcome, KeptAnswer):
             self._counts.hits += 1
+            if len(outcome.body) > LARGE_BYTES:
+                self._given[asking.key] = outcome
             return
         if isinstance(outcome, StoredImageError):
             self._counts.broken += 1

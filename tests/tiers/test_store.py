@@ -19,7 +19,13 @@ from imgproxy_cache.core.key import Key, identity_from_target, key_from_target
 from imgproxy_cache.core.location import FolderLocation, S3Location
 from imgproxy_cache.errors import StoreError
 from imgproxy_cache.stores import Store, open_store
-from imgproxy_cache.tiers.store import MOST_THREADS, SAY_SECONDS, UPLOAD_SECONDS, StoreTier
+from imgproxy_cache.tiers.store import (
+    LARGE_BYTES,
+    MOST_THREADS,
+    SAY_SECONDS,
+    UPLOAD_SECONDS,
+    StoreTier,
+)
 from imgproxy_cache.uploads.dedup import Dedup
 from tests.faults.front import Fault, faulty_front
 from tests.servers.s3 import S3Server
@@ -186,6 +192,30 @@ async def test_many_are_asked_for_at_once_and_all_are_answered(size: int) -> Non
         found = await asyncio.gather(*asking)
         assert found == [stored_answer(n, bytes([n]) * size) for n in numbers]
     assert store.most_at_once == MOST_THREADS
+
+
+async def test_a_large_answer_is_there_once_for_all_that_are_given_it() -> None:
+    body = bytes(LARGE_BYTES + 1)
+    store = ScriptedStore({key(): image(0, body)})
+    with opened(store) as tier:
+        first = await tier.get(key(), target(), target())
+        assert first == stored_answer(0, body)
+        assert await tier.get(key(), target(), target()) is first
+        assert (tier.counts.hits, len(store.asked)) == (2, 1)
+        other_name = await tier.get(key(), target(), b"/name")
+        assert other_name == replace(stored_answer(0, body), name=b"/name")
+        assert len(store.asked) == 2
+
+
+async def test_a_large_answer_that_is_to_be_replaced_is_given_to_nobody_else() -> None:
+    body = bytes(LARGE_BYTES + 1)
+    store = ScriptedStore({key(): image(0, body)})
+    with opened(store) as tier:
+        first = await tier.get(key(), target(), target())
+        store.images[key()] = image(0, b"later")
+        tier.expect(key())
+        assert first is not None
+        assert await tier.get(key(), target(), target()) == stored_answer(0, b"later")
 
 
 async def test_what_is_missing_is_not_asked_for_again_for_a_while() -> None:
