@@ -204,6 +204,7 @@ async def read_through_from(
                 store,
                 miss_seconds=given.store_miss_seconds,
                 miss_items=given.store_miss_items,
+                max_bytes=rules.max_object_bytes,
                 stale_while_revalidate_seconds=given.stale_while_revalidate_seconds,
                 stale_if_error_seconds=given.stale_if_error_seconds,
             )

@@ -81,7 +81,7 @@ class GatedStore:
             len(image.body), None, image.path_sha256, image.content_sha256, image.stored_at
         )
 
-    def get(self, key: Key) -> Image | None:
+    def get(self, key: Key, max_bytes: int | None = None) -> Image | None:
         return self.images.get(key)
 
     async def delete(self, key: Key) -> None:

@@ -8,6 +8,7 @@ from typing import Protocol
 from imgproxy_cache.core.image import Image, StoredObject
 from imgproxy_cache.core.key import Key
 from imgproxy_cache.core.location import FolderLocation, StoreLocation
+from imgproxy_cache.errors import StoreError
 
 
 class Store(Protocol):
@@ -47,9 +48,12 @@ class Store(Protocol):
     def find(self, key: Key) -> StoredObject | None:
         """What is under the key, without its bytes."""
 
-    def get(self, key: Key) -> Image | None:
+    def get(self, key: Key, max_bytes: int | None = None) -> Image | None:
         """
         The image as it was put, or None.
+
+        One of more than `max_bytes`, which others may have put there, is not read: StoreError of
+        kind ``too-large``.
 
         Hashes and time are empty where another program stored the object.
         """
@@ -78,3 +82,14 @@ def open_store(location: StoreLocation) -> AbstractAsyncContextManager[Store]:
     from imgproxy_cache.stores.object_store import open_object_store  # noqa: PLC0415
 
     return open_object_store(location)
+
+
+def too_large(size: int, operation: str, place: str) -> StoreError:
+    """What is said of an object that is not read for its size."""
+    return StoreError(
+        operation=operation,
+        place=place,
+        cause=f"it has {size} bytes, more than CACHE_MAX_OBJECT_BYTES",
+        hint="remove it, or raise the setting",
+        kind="too-large",
+    )

@@ -21,6 +21,7 @@ from imgproxy_cache.core.image import Image, StoredObject
 from imgproxy_cache.core.key import Key
 from imgproxy_cache.core.location import FolderLocation
 from imgproxy_cache.errors import StoreError
+from imgproxy_cache.stores import too_large
 
 _KEY = re.compile(r"[0-9a-f]{32}")
 # A writer that died left its temporary file; no living one takes an hour for one image.
@@ -59,9 +60,9 @@ class FolderStore:
         with self._told(f"find {key}"):
             return self._find(_file_name(key))
 
-    def get(self, key: Key) -> Image | None:
+    def get(self, key: Key, max_bytes: int | None = None) -> Image | None:
         with self._told(f"get {key}"):
-            return self._get(_file_name(key))
+            return self._get(_file_name(key), max_bytes)
 
     async def delete(self, key: Key) -> None:
         with self._told(f"delete {key}"):
@@ -104,12 +105,15 @@ class FolderStore:
             return StoredObject(len(body), None, "", "", "")
         return None
 
-    def _get(self, name: str) -> Image | None:
+    def _get(self, name: str, max_bytes: int | None) -> Image | None:
         try:
             with ExitStack() as stack:
                 with self._locked(fcntl.LOCK_SH):
                     meta = stack.enter_context(_opened(self._meta / name))
                     picture = stack.enter_context(_opened(self._folder / name))
+                size = os.fstat(picture.fileno()).st_size
+                if max_bytes is not None and size > max_bytes:
+                    raise too_large(size, f"get {name}", self.place)
                 fields, body = meta.read(), picture.read()
         except FileNotFoundError:
             return None

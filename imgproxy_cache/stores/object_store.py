@@ -21,6 +21,7 @@ from imgproxy_cache.core.image import Image, StoredObject
 from imgproxy_cache.core.key import Key, object_name
 from imgproxy_cache.core.location import AzureLocation, GcsLocation, S3Location
 from imgproxy_cache.errors import StoreError
+from imgproxy_cache.stores import too_large
 from imgproxy_cache.stores.failures import (
     ObjectLocation,
     is_missing_key,
@@ -118,17 +119,20 @@ class ObjectStore:
         ours = (found.attributes.get(name, "") for _, name in self._metadata)
         return StoredObject(found.meta["size"], found.meta["e_tag"], *ours)
 
-    def get(self, key: Key) -> Image | None:
+    def get(self, key: Key, max_bytes: int | None = None) -> Image | None:
         name = object_name(self._location.folder, key)
         try:
             found = obstore.get(self._client_for_small, name)
-            return self._image(bytes(found.bytes()), found.attributes)
+            size = found.meta["size"]
+            if max_bytes is None or size <= max_bytes:
+                return self._image(bytes(found.bytes()), found.attributes)
         except FileNotFoundError as exc:
             if is_missing_key(exc):
                 return None
             raise self._error(exc, f"get {name}") from exc
         except Exception as exc:
             raise self._error(exc, f"get {name}") from exc
+        raise too_large(size, f"get {name}", self.place)
 
     async def delete(self, key: Key) -> None:
         name = object_name(self._location.folder, key)

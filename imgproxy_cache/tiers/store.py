@@ -79,7 +79,8 @@ class StoreTier:
     Images out of a :class:`~imgproxy_cache.stores.Store`, each proved to be what was put there.
 
     A key that is not there is not asked for again for `miss_seconds` (at most `miss_items` such
-    keys are remembered; with 0 of either none).  A store that fails is left alone for a growing
+    keys are remembered; with 0 of either none).  What has more than `max_bytes` is not read: it is
+    none of ours.  A store that fails is left alone for a growing
     time (:mod:`~imgproxy_cache.core.breaker`), and asked by one at a time then.  The stale
     windows are the operator's, as for :func:`~imgproxy_cache.core.freshness.lifetimes`.
 
@@ -96,6 +97,7 @@ class StoreTier:
         *,
         miss_seconds: float,
         miss_items: int,
+        max_bytes: int,
         stale_while_revalidate_seconds: float,
         stale_if_error_seconds: float,
         clock: Callable[[], float] = time.monotonic,
@@ -103,6 +105,7 @@ class StoreTier:
         store_seconds: float = STORE_SECONDS,
     ) -> None:
         self._store = store
+        self._max_bytes = max_bytes
         self._store_seconds = store_seconds
         self._stale_while_revalidate_seconds = stale_while_revalidate_seconds
         self._stale_if_error_seconds = stale_if_error_seconds
@@ -202,7 +205,7 @@ class StoreTier:
             return asking, self._error(asking, cause, hint, "bug")
 
     def _found(self, asking: _Asking) -> KeptAnswer | _Nothing:
-        image = self._store.get(asking.key)
+        image = self._store.get(asking.key, self._max_bytes)
         if image is None:
             return _Nothing.MISSING
         answer = answer_from_store(

@@ -118,6 +118,15 @@ async def test_whatever_a_header_may_hold_comes_back(
     assert await asyncio.to_thread(store.get, KEY) == image
 
 
+async def test_an_image_that_is_larger_than_agreed_is_not_read(store: Store) -> None:
+    await asyncio.to_thread(store.put, KEY, picture(b"eleven byte"))
+    assert await asyncio.to_thread(store.get, KEY, 11) == picture(b"eleven byte")
+    with pytest.raises(StoreError, match="it has 11 bytes") as caught:
+        await asyncio.to_thread(store.get, KEY, 10)
+    assert caught.value.kind == "too-large"
+    assert await asyncio.to_thread(store.get, KEY, 11) == picture(b"eleven byte")
+
+
 async def test_a_key_that_was_never_put_is_none(store: Store) -> None:
     assert await asyncio.to_thread(store.get, KEY) is None
 

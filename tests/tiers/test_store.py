@@ -18,7 +18,7 @@ from imgproxy_cache.core.kept import KeptAnswer
 from imgproxy_cache.core.key import Key, identity_from_target, key_from_target
 from imgproxy_cache.core.location import FolderLocation, S3Location
 from imgproxy_cache.errors import StoreError
-from imgproxy_cache.stores import Store, open_store
+from imgproxy_cache.stores import Store, open_store, too_large
 from imgproxy_cache.tiers.store import (
     LARGE_BYTES,
     MOST_THREADS,
@@ -43,6 +43,7 @@ DENIED = StoreError(
     operation="get it", place="memory://images", cause="AccessDenied", hint="", kind="denied"
 )
 HALF = 0.5
+MAX_BYTES = 50_000_000
 # Half of 4 seconds: after three failures.
 PROBE_SECONDS = 2.0
 
@@ -85,7 +86,7 @@ class ScriptedStore:
     def __post_init__(self) -> None:
         self.gate.set()
 
-    def get(self, key: Key) -> Image | None:
+    def get(self, key: Key, max_bytes: int | None = None) -> Image | None:
         with self._counting:
             self.asked.append(key)
             self.at_once += 1
@@ -96,7 +97,10 @@ class ScriptedStore:
                 self.turns.acquire()
             if self.failure is not None:
                 raise self.failure
-            return self.images.get(key)
+            image = self.images.get(key)
+            if image is not None and max_bytes is not None and len(image.body) > max_bytes:
+                raise too_large(len(image.body), f"get {key}", self.place)
+            return image
         finally:
             with self._counting:
                 self.at_once -= 1
@@ -135,6 +139,7 @@ def opened(
         store,
         miss_seconds=miss_seconds,
         miss_items=miss_items,
+        max_bytes=MAX_BYTES,
         stale_while_revalidate_seconds=60.5,
         stale_if_error_seconds=86_400,
         clock=clock or Clock(),
@@ -443,6 +448,15 @@ async def test_a_failure_is_no_miss(store: ScriptedStore) -> None:
         store.failure = None
         assert await got(tier, 0) == [stored_answer()]
         assert (tier.counts.errors, tier.counts.misses, tier.counts.hits) == (1, 0, 1)
+
+
+async def test_what_is_larger_than_any_of_ours_is_not_asked_for_again_for_a_while() -> None:
+    store = ScriptedStore({key(): image(0, bytes(MAX_BYTES + 1))})
+    with opened(store) as tier, capture_logs() as logs:
+        assert await got(tier, 0, 0, 0, 0) == [None] * 4
+        assert (len(store.asked), tier.problem) == (1, None)
+    [said] = logs
+    assert (said["event"], "it has 50000001 bytes" in said["message"]) == ("image.rejected", True)
 
 
 @pytest.mark.parametrize(

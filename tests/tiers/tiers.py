@@ -67,6 +67,7 @@ class InStore:
             store,
             miss_seconds=30,
             miss_items=1000,
+            max_bytes=64 * MIB,
             stale_while_revalidate_seconds=60.5,
             stale_if_error_seconds=86_400,
         )

@@ -33,7 +33,7 @@ class ScriptedStore:
     def put(self, key: Key, image: Image) -> None:
         self.asked.append("put")
 
-    def get(self, key: Key) -> Image | None:
+    def get(self, key: Key, max_bytes: int | None = None) -> Image | None:
         raise NotImplementedError
 
     async def delete(self, key: Key) -> None:
