@@ -50,6 +50,19 @@ class StoreError(ImgproxyCacheError):
         return ": ".join(part for part in parts if part)
 
 
+class StoredTooLargeError(StoreError):
+    """An object is not read for its size."""
+
+    def __init__(self, size: int, *, operation: str, place: str) -> None:
+        super().__init__(
+            operation=operation,
+            place=place,
+            cause=f"it has {size} bytes, more than CACHE_MAX_OBJECT_BYTES",
+            hint="remove it, or raise the setting",
+            kind="too-large",
+        )
+
+
 class UpstreamError(ImgproxyCacheError):
     """imgproxy gave no whole answer."""
 

@@ -8,7 +8,6 @@ from typing import Protocol
 from imgproxy_cache.core.image import Image, StoredObject
 from imgproxy_cache.core.key import Key
 from imgproxy_cache.core.location import FolderLocation, StoreLocation
-from imgproxy_cache.errors import StoreError
 
 
 class Store(Protocol):
@@ -82,14 +81,3 @@ def open_store(location: StoreLocation) -> AbstractAsyncContextManager[Store]:
     from imgproxy_cache.stores.object_store import open_object_store  # noqa: PLC0415
 
     return open_object_store(location)
-
-
-def too_large(size: int, operation: str, place: str) -> StoreError:
-    """What is said of an object that is not read for its size."""
-    return StoreError(
-        operation=operation,
-        place=place,
-        cause=f"it has {size} bytes, more than CACHE_MAX_OBJECT_BYTES",
-        hint="remove it, or raise the setting",
-        kind="too-large",
-    )

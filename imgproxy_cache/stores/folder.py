@@ -20,8 +20,7 @@ from typing import BinaryIO
 from imgproxy_cache.core.image import Image, StoredObject
 from imgproxy_cache.core.key import Key
 from imgproxy_cache.core.location import FolderLocation
-from imgproxy_cache.errors import StoreError
-from imgproxy_cache.stores import too_large
+from imgproxy_cache.errors import StoredTooLargeError, StoreError
 
 _KEY = re.compile(r"[0-9a-f]{32}")
 # A writer that died left its temporary file; no living one takes an hour for one image.
@@ -113,7 +112,7 @@ class FolderStore:
                     picture = stack.enter_context(_opened(self._folder / name))
                 size = os.fstat(picture.fileno()).st_size
                 if max_bytes is not None and size > max_bytes:
-                    raise too_large(size, f"get {name}", self.place)
+                    raise StoredTooLargeError(size, operation=f"get {name}", place=self.place)
                 fields, body = meta.read(), picture.read()
         except FileNotFoundError:
             return None

@@ -20,8 +20,7 @@ from obstore.store import AzureStore, GCSStore, S3Store
 from imgproxy_cache.core.image import Image, StoredObject
 from imgproxy_cache.core.key import Key, object_name
 from imgproxy_cache.core.location import AzureLocation, GcsLocation, S3Location
-from imgproxy_cache.errors import StoreError
-from imgproxy_cache.stores import too_large
+from imgproxy_cache.errors import StoredTooLargeError, StoreError
 from imgproxy_cache.stores.failures import (
     ObjectLocation,
     is_missing_key,
@@ -132,7 +131,7 @@ class ObjectStore:
             raise self._error(exc, f"get {name}") from exc
         except Exception as exc:
             raise self._error(exc, f"get {name}") from exc
-        raise too_large(size, f"get {name}", self.place)
+        raise StoredTooLargeError(size, operation=f"get {name}", place=self.place)
 
     async def delete(self, key: Key) -> None:
         name = object_name(self._location.folder, key)

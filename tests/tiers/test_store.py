@@ -17,8 +17,8 @@ from imgproxy_cache.core.image import Image, StoredObject, image_from_answer
 from imgproxy_cache.core.kept import KeptAnswer
 from imgproxy_cache.core.key import Key, identity_from_target, key_from_target
 from imgproxy_cache.core.location import FolderLocation, S3Location
-from imgproxy_cache.errors import StoreError
-from imgproxy_cache.stores import Store, open_store, too_large
+from imgproxy_cache.errors import StoredTooLargeError, StoreError
+from imgproxy_cache.stores import Store, open_store
 from imgproxy_cache.tiers.store import (
     LARGE_BYTES,
     MOST_THREADS,
@@ -99,7 +99,7 @@ class ScriptedStore:
                 raise self.failure
             image = self.images.get(key)
             if image is not None and max_bytes is not None and len(image.body) > max_bytes:
-                raise too_large(len(image.body), f"get {key}", self.place)
+                raise StoredTooLargeError(len(image.body), operation=f"get {key}", place=self.place)
             return image
         finally:
             with self._counting:
