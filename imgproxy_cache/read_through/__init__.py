@@ -15,7 +15,12 @@ from imgproxy_cache.core.access import Resource, resource_from_path
 from imgproxy_cache.core.headers import Headers
 from imgproxy_cache.core.imgproxy_path import ImgproxyPath, PathRules
 from imgproxy_cache.core.kept import Kept, KeptAnswer, Signpost, TierKey, tier_key
-from imgproxy_cache.core.key import KeyRules, identity_from_target, key_from_target
+from imgproxy_cache.core.key import (
+    KeyRules,
+    identity_from_target,
+    key_from_identity,
+    key_from_target,
+)
 from imgproxy_cache.core.request import Request
 from imgproxy_cache.core.variants import selection
 from imgproxy_cache.read_through.admission import Admission
@@ -190,12 +195,9 @@ class ReadThrough:
             # Another worker may have filled the disk meanwhile; the store has nothing newer.
             is_newer = found is not None and _is_newer(found.metadata, stale.metadata)
             found = found if is_newer else None
-        elif found is None and self.store is not None and self._may_be_stored(request):
-            stored = await self.store.get(
-                key_from_target(request.target, self._key_rules),
-                identity_from_target(request.target, self._key_rules),
-                resource.name,
-            )
+        elif found is None and self.store is not None and resource.may_be_in_store:
+            identity = identity_from_target(request.target, self._key_rules)
+            stored = await self.store.get(key_from_identity(identity), identity, resource.name)
             if stored is not None:
                 found = found_in(b"store", stored)
                 if self.disk is not None:
