@@ -247,7 +247,8 @@ class Proxy:
                 outcome = STALE_IF_ERROR
             else:
                 await answer_failure(error, answer, self._forwarded(request, found))
-            _log_failure(answer, error)
+            if outcome != STALE_IF_ERROR:  # of which its line says enough
+                _log_failure(answer, error)
         finally:
             if passenger is not None:
                 client.on_lost = None
