@@ -74,11 +74,14 @@ def test_file_is_sent_as_it_is_read(tmp_path: Path, size: int) -> None:
                 wire.send(request(TARGET))
                 answers.append(await _answer(wire))
             # The kernel may have to be waited for, or the client's end of the answer before.
-            assert proxy.hits_at_once > hits
+            async with asyncio.timeout(KNOWN_SECONDS):
+                while proxy.hits_at_once == hits:
+                    wire.send(request(TARGET))
+                    answers.append(await _answer(wire))
         bodies = [answer.partition(b"\r\n\r\n")[2] for answer in answers]
-        assert bodies == [body] * 5
+        assert set(bodies) == {body}
         heads = [answer.partition(b"\r\n\r\n")[0] for answer in answers]
-        assert [b"; detail=disk" in head for head in heads] == [True] * 5
+        assert all(b"; detail=disk" in head for head in heads)
         assert heads[2] == heads[3] == heads[4], "that of one second, read or sent"
 
     run(test())
