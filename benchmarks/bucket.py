@@ -1,13 +1,15 @@
 """A bucket of a real S3 server that checks signatures, and how many images it has."""
 
 import asyncio
+import subprocess
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 
 from benchmarks.clients import UnexpectedAnswerError
-from benchmarks.machine import pinned
+from benchmarks.machine import SERVER_CORE, pinned
+from benchmarks.servers import PYTHON
 from tests.servers.s3 import S3Server, s3_server
 
 NAME = "images"
@@ -49,3 +51,21 @@ def bucket(folder: Path, *, cores: frozenset[int]) -> Iterator[Bucket]:
             server = stack.enter_context(s3_server(folder))
         server.make_bucket(NAME)
         yield Bucket(server, folder / "objects" / NAME)
+
+
+@asynccontextmanager
+async def bare_loop(module: str, s3: Bucket) -> AsyncIterator[asyncio.subprocess.Process]:
+    """A program of ours that does with the bucket, and nothing else, what its stdin asks for."""
+    with pinned(SERVER_CORE):
+        process = await asyncio.create_subprocess_exec(
+            *(PYTHON, "-m", module, NAME),
+            env=s3.environ,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()

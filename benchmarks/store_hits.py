@@ -2,19 +2,17 @@
 
 import asyncio
 import itertools
-import subprocess
-from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Iterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 from statistics import median
 
-from benchmarks import bucket as buckets
 from benchmarks.browsers import HEADS
-from benchmarks.bucket import Bucket, bucket
+from benchmarks.bucket import bare_loop, bucket
 from benchmarks.clients import UnexpectedAnswerError, asking
 from benchmarks.hits import CONNECTIONS, KEYS, READ_THROUGH, known_targets
-from benchmarks.machine import OTHER_CORE, SERVER_CORE, cpu_seconds_of_all, pinned
-from benchmarks.servers import PYTHON, Server, proxy
+from benchmarks.machine import OTHER_CORE, SERVER_CORE, cpu_seconds_of_all
+from benchmarks.servers import Server, proxy
 from benchmarks.storing import STORABLE
 from benchmarks.table import Row
 from benchmarks.upstream import IMAGE_BYTES, upstream_on_loopback
@@ -39,7 +37,7 @@ async def measure(folder: Path) -> list[Row]:
         known = known_targets(IMAGE_BYTES // 1000)
         await _cost(server, iter(known), KEYS)
         await s3.holds(KEYS)
-        bare = await stack.enter_async_context(_bare_gets(s3))
+        bare = await stack.enter_async_context(bare_loop("benchmarks.bare_gets", s3))
         await _cost(server, iter(known), KEYS)  # opens the connections
         asked, targets = upstream.asked, itertools.cycle(known)
         hits, gets = [], []
@@ -70,23 +68,6 @@ async def _cost(server: Server, targets: Iterator[bytes], count: int) -> float:
         await tally.finished.wait()
         tally.expect_only_images(server.name)
     return (cpu_seconds_of_all(server.pid) - cpu) / count * 1e6
-
-
-@asynccontextmanager
-async def _bare_gets(s3: Bucket) -> AsyncIterator[asyncio.subprocess.Process]:
-    with pinned(SERVER_CORE):
-        process = await asyncio.create_subprocess_exec(
-            *(PYTHON, "-m", "benchmarks.bare_gets", buckets.NAME),
-            env=s3.environ,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-        )
-    try:
-        yield process
-    finally:
-        if process.returncode is None:
-            process.kill()
-        await process.wait()
 
 
 async def _bare_cost(bare: asyncio.subprocess.Process) -> float:

@@ -2,25 +2,22 @@
 
 import asyncio
 import itertools
-import subprocess
-from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Iterator
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from benchmarks import bucket as buckets
-from benchmarks.bucket import Bucket, bucket
+from benchmarks.bucket import Bucket, bare_loop, bucket
 from benchmarks.clients import answered, asking, asking_at_rate
 from benchmarks.machine import (
     OTHER_CORE,
     SERVER_CORE,
     cpu_seconds,
-    pinned,
     resident_megabytes,
 )
 from benchmarks.passing import targets
-from benchmarks.servers import PYTHON, Server, proxy
+from benchmarks.servers import Server, proxy
 from benchmarks.table import Row
 from benchmarks.upstream import IMAGE_BYTES, Upstream, upstream_on_loopback
 
@@ -59,7 +56,7 @@ async def measure(folder: Path) -> list[Row]:
         server = await stack.enter_async_context(
             proxy(upstream.port, s3.environ, cores=SERVER_CORE)
         )
-        bare = await stack.enter_async_context(_bare_puts(s3))
+        bare = await stack.enter_async_context(bare_loop("benchmarks.bare_puts", s3))
         peers = Peers(server, upstream, s3, bare, targets())
         upstream.answer_with(IMAGE_BYTES, cache_control=STORABLE)
         await answered(server.port, next(peers.paths))
@@ -121,23 +118,6 @@ async def _cost(peers: Peers, images: int, per_second: int, *, cache_control: st
         tally.expect_only_images(server.name)
     await s3.holds(there + images if cache_control == STORABLE else there)
     return (cpu_seconds(server.pid) - cpu) / images * 1e6
-
-
-@asynccontextmanager
-async def _bare_puts(s3: Bucket) -> AsyncIterator[asyncio.subprocess.Process]:
-    with pinned(SERVER_CORE):
-        process = await asyncio.create_subprocess_exec(
-            *(PYTHON, "-m", "benchmarks.bare_puts", buckets.NAME),
-            env=s3.environ,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-        )
-    try:
-        yield process
-    finally:
-        if process.returncode is None:
-            process.kill()
-        await process.wait()
 
 
 async def _bare_cost(bare: asyncio.subprocess.Process, images: int, per_second: int) -> float:
