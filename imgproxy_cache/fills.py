@@ -290,10 +290,10 @@ class Fill:
             content_sha256=content_sha256,
             lifetimes=self._lifetimes,
         )
-        tiers.keep(self.kept, on_disk=status == 200 and not self._is_offered(tiers, upload))
+        tiers.keep(self.kept, on_disk=status == 200 and not self._offer(tiers, upload))
 
-    def _is_offered(self, tiers: ReadThrough, upload: Upload) -> bool:
-        """Whether the uploads have it, and with them the disk tier as soon as it is stored."""
+    def _offer(self, tiers: ReadThrough, upload: Upload) -> bool:
+        """Whether the uploads take it; then the disk tier has it as soon as it is stored."""
         if self._why_not_in_store is not None or self.kept is None:
             return False
         upload.kept = replace(self.kept, body=b"")

@@ -35,7 +35,6 @@ from imgproxy_cache.core.cache_status import (
     cache_status_of_hit,
     cache_status_of_stale,
 )
-from imgproxy_cache.core.kept import KeptAnswer
 from imgproxy_cache.core.key import KeyRules
 from imgproxy_cache.core.policy import StorageRules
 from imgproxy_cache.core.printable import printable_target
@@ -243,7 +242,7 @@ class Proxy:
             if answer.status:
                 client.break_off()
             elif found is not None and self._may_be_given_on_error(found):
-                await self._give_stale(found, 0, answer)
+                await self._give_after_asking(found, 0, answer)
                 outcome = STALE_IF_ERROR
             else:
                 await answer_failure(error, answer, self._forwarded(request, found))
@@ -325,10 +324,11 @@ class Proxy:
         flight = passenger.flight
         fill = flight.fill
         if fill.is_validated and fill.kept is not None:
-            await self._give_validated(fill.kept, found, answer)
+            tier = b"memory" if found is None else found.tier
+            await self._give_after_asking(found_in(tier, fill.kept), flight.status, answer)
             return REVALIDATED
         if found is not None and is_outage(flight.status) and self._may_be_given_on_error(found):
-            await self._give_stale(found, flight.status, answer)
+            await self._give_after_asking(found, flight.status, answer)
             return STALE_IF_ERROR
         if answer.request.fields.conditions and flight.why_not_stored is None:
             # What of the image the client wants can be told when all of it is there.
@@ -345,12 +345,8 @@ class Proxy:
                 return STORED
         return None
 
-    async def _give_validated(self, kept: KeptAnswer, found: Found | None, answer: Answer) -> None:
-        now, tier = self._now(), b"memory" if found is None else found.tier
-        status = cache_status_of_stale(kept.lifetimes, now, tier, 304)
-        await give(found_in(tier, kept), answer, now=now, cache_status=status)
-
-    async def _give_stale(self, found: Found, upstream_status: int, answer: Answer) -> None:
+    async def _give_after_asking(self, found: Found, upstream_status: int, answer: Answer) -> None:
+        """Give what a tier has: imgproxy said it was good (304), or failed (0: no answer)."""
         now = self._now()
         lifetimes = found.metadata.lifetimes
         status = cache_status_of_stale(lifetimes, now, found.tier, upstream_status)

@@ -71,6 +71,11 @@ class Signpost:
 Kept = KeptAnswer | Signpost
 
 
+def signpost_to(kept: KeptAnswer) -> Signpost:
+    """What leads to an answer that has a selection."""
+    return Signpost(kept.name, tuple(name for name, _ in kept.selection))
+
+
 def tier_key(name: bytes, selection: Selection = ()) -> TierKey:
     """
     The key of an answer, or (without a selection) of a resource's signpost.

@@ -14,7 +14,7 @@ from typing import Final, NamedTuple, TypeVar
 from imgproxy_cache.core.access import Resource, resource_from_path
 from imgproxy_cache.core.headers import Headers
 from imgproxy_cache.core.imgproxy_path import ImgproxyPath, PathRules
-from imgproxy_cache.core.kept import Kept, KeptAnswer, Signpost, TierKey, tier_key
+from imgproxy_cache.core.kept import Kept, KeptAnswer, Signpost, TierKey, signpost_to, tier_key
 from imgproxy_cache.core.key import (
     KeyRules,
     identity_from_target,
@@ -239,9 +239,8 @@ def _entries(kept: KeptAnswer) -> list[tuple[TierKey, Kept]]:
     """Where an answer lies, and what leads there."""
     if not kept.selection:
         return [(tier_key(kept.name), kept)]
-    names = tuple(name for name, _ in kept.selection)
     return [
-        (tier_key(kept.name), Signpost(kept.name, names)),
+        (tier_key(kept.name), signpost_to(kept)),
         (tier_key(kept.name, kept.selection), kept),
     ]
 

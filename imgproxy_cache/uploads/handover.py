@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
-from imgproxy_cache.core.kept import Kept, KeptAnswer, Signpost, TierKey, tier_key
+from imgproxy_cache.core.kept import Kept, KeptAnswer, TierKey, signpost_to, tier_key
 from imgproxy_cache.uploads.pending import Pending, Upload
 from imgproxy_cache.uploads.spooling import Spooling
 
@@ -43,8 +43,7 @@ def hand_over(disk: ConfirmedImages, spool: Spooling | None, pending: Pending) -
     if kept is None:
         return
     if kept.selection:  # the image is found by way of this
-        names = tuple(name for name, _ in kept.selection)
-        disk.put(tier_key(kept.name), Signpost(kept.name, names))
+        disk.put(tier_key(kept.name), signpost_to(kept))
     key = tier_key(kept.name, kept.selection)
     if pending.file is not None and spool is not None:
         file, pending.file = pending.file, None
