@@ -37,7 +37,7 @@ from imgproxy_cache.read_through.admission import Admission
 from imgproxy_cache.read_through.fast_lane import FastLane, HitEvents
 from imgproxy_cache.reading import RequestReader
 from imgproxy_cache.settings import Settings
-from imgproxy_cache.stores import Store, open_store
+from imgproxy_cache.stores import ReadableStore, Store, open_store
 from imgproxy_cache.tiers import HeadAt
 from imgproxy_cache.tiers.disk import open_disk_tier
 from imgproxy_cache.tiers.memory import MemoryTier
@@ -175,7 +175,7 @@ def upstream_from(settings: Settings, *, max_connections: int | None = None) -> 
 
 @asynccontextmanager
 async def read_through_from(
-    settings: Settings, store: Store, *, now: Callable[[], float] = time.time
+    settings: Settings, store: ReadableStore, *, now: Callable[[], float] = time.time
 ) -> AsyncIterator[ReadThrough | None]:
     """One worker's tiers; None where read-through is off."""
     given = settings.read_through
@@ -201,7 +201,7 @@ async def read_through_from(
         # With a secret nothing is there: a public bucket would bypass it.
         if rules.secret is None or rules.store_secret:
             store_tier = StoreTier(
-                store,
+                await stack.enter_async_context(store.reader()),
                 miss_seconds=given.store_miss_seconds,
                 miss_items=given.store_miss_items,
                 max_bytes=rules.max_object_bytes,
@@ -226,7 +226,6 @@ async def read_through_from(
                 negative_seconds=given.negative_seconds,
             ),
         )
-        stack.push_async_callback(read_through.close)
         yield read_through
 
 
@@ -237,10 +236,11 @@ def fast_lane_of(
     *,
     now: Callable[[], float] = time.time,
 ) -> FastLane | None:
-    """None where there are no tiers, and where each hit is to have its line in the log."""
-    if read_through is None or settings.log_level == "debug":
+    """None where no tier answers at once, and where each hit is to have its line in the log."""
+    nearest = None if read_through is None else read_through.nearest
+    if read_through is None or nearest is None or settings.log_level == "debug":
         return None
-    return FastLane(read_through, events, now=now)
+    return FastLane(read_through, nearest, events, now=now)
 
 
 def _head_of_hits(tier: bytes) -> HeadAt:

@@ -50,6 +50,19 @@ class StoreError(ImgproxyCacheError):
         return ": ".join(part for part in parts if part)
 
 
+class StoreBugError(StoreError):
+    """Something was raised that nobody expected: of the image, as far as the store is concerned."""
+
+    def __init__(self, exc: BaseException, *, operation: str, place: str) -> None:
+        super().__init__(
+            operation=operation,
+            place=place,
+            cause=f"{type(exc).__name__}: {exc}",
+            hint="this is a bug in imgproxy-cache: please report it",
+            kind="bug",
+        )
+
+
 class StoredTooLargeError(StoreError):
     """An object is not read for its size."""
 
@@ -64,23 +77,23 @@ class StoredTooLargeError(StoreError):
 
 
 class UpstreamError(ImgproxyCacheError):
-    """imgproxy gave no whole answer."""
+    """imgproxy, or the server of a store, gave no whole answer."""
 
 
-class UpstreamUnreachable(UpstreamError):  # noqa: N818 - a state of imgproxy, told by its parent
-    """No connection to imgproxy, or it was lost before the first byte of the answer."""
+class UpstreamUnreachable(UpstreamError):  # noqa: N818 - a server's state, told by its parent
+    """No connection, or it was lost before the first byte of the answer."""
 
 
 class UpstreamTimedOut(UpstreamError):  # noqa: N818
-    """imgproxy did not accept or answer in time."""
+    """It did not accept or answer in time."""
 
 
 class UpstreamBroken(UpstreamError):  # noqa: N818
-    """imgproxy's answer is not HTTP, or it broke off in the middle."""
+    """Its answer is not HTTP, or it broke off in the middle."""
 
 
 class UpstreamBusy(UpstreamError):  # noqa: N818
-    """No connection to imgproxy, or no buffer for its answer, came free in time."""
+    """No connection, or no buffer for the answer, came free in time."""
 
 
 class UpstreamFailing(UpstreamError):  # noqa: N818

@@ -93,7 +93,7 @@ class ReadThrough:
         self._path_rules = path_rules
         self._key_rules = key_rules
         self._resources: Remembered[Resource] = Remembered(TARGETS_BYTES)
-        self._searches: dict[Hashable, asyncio.Task[Found | None]] = {}
+        self._searches: dict[Hashable, asyncio.Future[Found | None]] = {}
 
     @property
     def tiers(self) -> Mapping[str, Counted]:
@@ -120,9 +120,9 @@ class ReadThrough:
         return resource
 
     @property
-    def nearest(self) -> MemoryTier | DiskTier:
-        """What may answer at once, without another tier being asked."""
-        return self.memory if self.disk is None or self.memory.max_bytes else self.disk
+    def nearest(self) -> MemoryTier | DiskTier | None:
+        """What may answer at once, without another tier being asked; None where there is none."""
+        return self.memory if self.memory.max_bytes else self.disk
 
     def known_key(self, target: bytes) -> TierKey | None:
         """Where the answer to a target lies that was seen before."""
@@ -149,15 +149,20 @@ class ReadThrough:
         """
         key = (resource.name, request.fields.sharing)
         search = self._searches.get(key)
-        if search is None:
-            if self.disk is None and (stale is not None or not self._may_be_stored(request)):
-                return stale
-            search = asyncio.create_task(self._search(request, resource, stale))
-            self._searches[key] = search
-            search.add_done_callback(lambda _: self._searches.pop(key, None))
-        found = await asyncio.shield(search)
-        if found is not None and not _is_for(found.metadata, request.fields.for_upstream):
+        if search is not None:
+            found = await asyncio.shield(search)
+            if found is None or _is_for(found.metadata, request.fields.for_upstream):
+                return found
             return await self._search(request, resource, stale)
+        if self.disk is None and (stale is not None or not self._may_be_stored(request, resource)):
+            return stale
+        search = self._searches[key] = asyncio.get_running_loop().create_future()
+        found = stale
+        try:
+            found = await self._search(request, resource, stale)
+        finally:
+            del self._searches[key]
+            search.set_result(found)
         return found
 
     def keep(self, kept: KeptAnswer, *, on_disk: bool = True) -> None:
@@ -173,17 +178,10 @@ class ReadThrough:
         if self.disk is not None:
             self.disk.remove(tier_key(name))
 
-    async def close(self) -> None:
-        searches = tuple(self._searches.values())
-        for search in searches:
-            search.cancel()
-        await asyncio.gather(*searches, return_exceptions=True)
-
-    def _may_be_stored(self, request: Request) -> bool:
+    def _may_be_stored(self, request: Request, resource: Resource) -> bool:
         return (
             self.store is not None
-            and request.resource is not None
-            and request.resource.may_be_in_store
+            and resource.may_be_in_store
             and self.store.may_have(key_from_target(request.target, self._key_rules))
         )
 

@@ -19,7 +19,8 @@ from imgproxy_cache.core.request_fields import RequestFields
 from imgproxy_cache.read_through import ReadThrough, variant
 from imgproxy_cache.read_through.remembered import FIELD_BYTES, Remembered
 from imgproxy_cache.tiers import Wire
-from imgproxy_cache.tiers.memory import Held
+from imgproxy_cache.tiers.disk import DiskTier
+from imgproxy_cache.tiers.memory import Held, MemoryTier
 from imgproxy_cache.tiers.on_disk import OnDisk
 
 # 1,000 heads of a browser; attackers may send each a new one.
@@ -62,12 +63,20 @@ class HitEvents(Protocol):
 
 
 class FastLane:
-    """What can be given at once for the bytes of a request, without parsing them."""
+    """
+    What can be given at once for the bytes of a request, without parsing them.
+
+    Out of `nearest`, the nearest of the tiers.
+    """
 
     def __init__(
-        self, read_through: ReadThrough, events: HitEvents, *, now: Callable[[], float]
+        self,
+        read_through: ReadThrough,
+        nearest: MemoryTier | DiskTier,
+        events: HitEvents,
+        *,
+        now: Callable[[], float],
     ) -> None:
-        nearest = read_through.nearest
         self._find: Callable[[TierKey], Held | OnDisk | Signpost | None] = nearest.find
         self._hits = events.hits_at_once(nearest.name)
         self._known_key = read_through.known_key

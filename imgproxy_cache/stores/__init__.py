@@ -8,6 +8,7 @@ from typing import Protocol
 from imgproxy_cache.core.image import Image, StoredObject
 from imgproxy_cache.core.key import Key
 from imgproxy_cache.core.location import FolderLocation, StoreLocation
+from imgproxy_cache.stores.reader import Reader
 
 
 class Store(Protocol):
@@ -64,7 +65,14 @@ class Store(Protocol):
         """Proves that the store can be reached and used, within 5 seconds and for little."""
 
 
-def open_store(location: StoreLocation) -> AbstractAsyncContextManager[Store]:
+class ReadableStore(Store, Protocol):
+    """A store that clients are given images of."""
+
+    def reader(self) -> AbstractAsyncContextManager[Reader]:
+        """What gets them for the event loop, as :meth:`get` does."""
+
+
+def open_store(location: StoreLocation) -> AbstractAsyncContextManager[ReadableStore]:
     """
     The store at the location; nothing is dialled before its first use.
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+import socket
+import ssl
 from dataclasses import dataclass
+from http.client import responses
 
 from obstore.exceptions import NotSupportedError, UnauthenticatedError
 
 from imgproxy_cache.core.location import AzureLocation, GcsLocation, S3Location
-from imgproxy_cache.errors import StoreError
+from imgproxy_cache.errors import StoreError, UpstreamError, UpstreamTimedOut
 
 ObjectLocation = S3Location | GcsLocation | AzureLocation
 
@@ -91,27 +94,43 @@ _TRANSPORT = (
     ("ConnectionReset", "unreachable", "connection reset"),
 )
 
+# Of OpenSSL: X509_V_ERR_*.
+_UNKNOWN_ISSUER = {2, 18, 19, 20, 21}
+
 
 def store_error(exc: BaseException, operation: str, location: ObjectLocation) -> StoreError:
     """What an exception out of obstore means for the operator of this store."""
-    text = str(exc)
-    kind, cause = _kind_and_cause(exc, text)
-    return StoreError(
-        operation=operation,
-        place=str(location),
-        cause=cause,
-        hint=_hint(kind, _names(location)),
-        kind=kind,
+    kind, cause = _kind_and_cause(exc, str(exc))
+    return _store_error(kind, cause, operation, location)
+
+
+def error_of_answer(
+    status: int, body: bytes, operation: str, location: S3Location
+) -> StoreError | None:
+    """What an answer to a GET that is no object means; None where only the key is missing."""
+    text = body.decode("utf-8", "replace")
+    if status == 404 and is_missing_key(text):
+        return None
+    kind, cause = _kind_and_cause_by_code(text) or (
+        _kind_by_status(str(status)),
+        f"{_endpoint(location.endpoint)}answered {status} {responses.get(status, '')}".strip(),
     )
+    return _store_error(kind, cause, operation, location)
 
 
-def is_missing_key(exc: FileNotFoundError) -> bool:
+def error_of_transport(error: UpstreamError, operation: str, location: S3Location) -> StoreError:
+    """What it means that there is no whole answer."""
+    kind, cause = _kind_and_cause_of_connection(error)
+    return _store_error(kind, f"{_endpoint(location.endpoint)}{cause}", operation, location)
+
+
+def is_missing_key(text: str) -> bool:
     """
-    False if it is the bucket that is missing: obstore raises the same for both.
+    Whether it is the key that is missing, as a store says, or obstore's FileNotFoundError.
 
-    An answer without a code (to a HEAD, from a lesser server) counts as a missing key.
+    False if it is the bucket.  An answer without a code (to a HEAD, from a lesser server) counts
+    as a missing key.
     """
-    text = str(exc)
     code = _first(_CODE, text)
     if code is not None:
         return code in _MISSING_KEY_CODES or _KIND_BY_CODE.get(code) != "bucket"
@@ -128,11 +147,20 @@ def lacks_conditional_writes(exc: Exception) -> bool:
     return code in ("NotImplemented", "MethodNotAllowed") or status.startswith(("501", "405"))
 
 
+def _store_error(kind: str, cause: str, operation: str, location: ObjectLocation) -> StoreError:
+    return StoreError(
+        operation=operation,
+        place=str(location),
+        cause=cause,
+        hint=_hint(kind, _names(location)),
+        kind=kind,
+    )
+
+
 def _kind_and_cause(exc: BaseException, text: str) -> tuple[str, str]:
-    code = _first(_CODE, text)
-    if code is not None:
-        message = (_first(_MESSAGE, text) or "").strip().rstrip(".")
-        return _KIND_BY_CODE.get(code, "other"), f"{code}: {message}" if message else code
+    said = _kind_and_cause_by_code(text)
+    if said is not None:
+        return said
     match exc:
         case FileNotFoundError():
             # The caller has asked is_missing_key, or has put: what is missing is no image.
@@ -141,7 +169,17 @@ def _kind_and_cause(exc: BaseException, text: str) -> tuple[str, str]:
             return "timeout", "no answer in time"
         case UnauthenticatedError():
             return "credentials", _last_clause(text)
+        case LookupError():  # straight from our own credential provider
+            return "credentials", _first_line(text)
     return _transport_kind_and_cause(exc, text)
+
+
+def _kind_and_cause_by_code(text: str) -> tuple[str, str] | None:
+    code = _first(_CODE, text)
+    if code is None:
+        return None
+    message = (_first(_MESSAGE, text) or "").strip().rstrip(".")
+    return _KIND_BY_CODE.get(code, "other"), f"{code}: {message}" if message else code
 
 
 def _transport_kind_and_cause(exc: BaseException, text: str) -> tuple[str, str]:
@@ -152,6 +190,28 @@ def _transport_kind_and_cause(exc: BaseException, text: str) -> tuple[str, str]:
     if status is not None:
         return _kind_by_status(status[:3]), f"{_endpoint(text)}answered {status.strip()}"
     return "other", f"{type(exc).__name__}: {_first_line(text)}"
+
+
+def _kind_and_cause_of_connection(error: UpstreamError) -> tuple[str, str]:
+    """In the words that :data:`_TRANSPORT` has for obstore's."""
+    cause = error.__cause__
+    if isinstance(cause, ssl.SSLError):
+        return "tls", _cause_of_tls(cause)
+    if isinstance(cause, socket.gaierror):
+        return "unreachable", "no such host"
+    if isinstance(cause, ConnectionRefusedError):
+        return "unreachable", "connection refused"
+    if isinstance(error, UpstreamTimedOut):
+        return "timeout", "no answer in time"
+    return "unreachable", f"cannot connect: {error}" if cause else f"it {error}"
+
+
+def _cause_of_tls(exc: ssl.SSLError) -> str:
+    if not isinstance(exc, ssl.SSLCertVerificationError):
+        return "it does not speak TLS"
+    if exc.verify_code in _UNKNOWN_ISSUER:
+        return "its certificate is signed by an authority unknown here"
+    return "its certificate is not valid for this endpoint"
 
 
 def _kind_by_status(status: str) -> str:

@@ -11,7 +11,13 @@ import re
 import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
+from contextlib import (
+    AbstractAsyncContextManager,
+    ExitStack,
+    asynccontextmanager,
+    contextmanager,
+    suppress,
+)
 from dataclasses import asdict
 from hashlib import sha256
 from pathlib import Path
@@ -21,6 +27,7 @@ from imgproxy_cache.core.image import Image, StoredObject
 from imgproxy_cache.core.key import Key
 from imgproxy_cache.core.location import FolderLocation
 from imgproxy_cache.errors import StoredTooLargeError, StoreError
+from imgproxy_cache.stores.reader import Reader, threaded_reader
 
 _KEY = re.compile(r"[0-9a-f]{32}")
 # A writer that died left its temporary file; no living one takes an hour for one image.
@@ -62,6 +69,9 @@ class FolderStore:
     def get(self, key: Key, max_bytes: int | None = None) -> Image | None:
         with self._told(f"get {key}"):
             return self._get(_file_name(key), max_bytes)
+
+    def reader(self) -> AbstractAsyncContextManager[Reader]:
+        return threaded_reader(self)
 
     async def delete(self, key: Key) -> None:
         with self._told(f"delete {key}"):

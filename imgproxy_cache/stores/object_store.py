@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from datetime import timedelta
 from functools import partial
 from ipaddress import ip_address
@@ -27,6 +27,8 @@ from imgproxy_cache.stores.failures import (
     lacks_conditional_writes,
     store_error,
 )
+from imgproxy_cache.stores.reader import Reader, threaded_reader
+from imgproxy_cache.stores.s3_reader import is_reached_directly, s3_reader
 
 if TYPE_CHECKING:
     from obstore import Attributes
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from imgproxy_cache.stores.credentials import AwsCredentials
 
 Client = S3Store | GCSStore | AzureStore
+OpenReader = Callable[[], AbstractAsyncContextManager[Reader]]
 
 # Shorter than the idle limit of any store we know (5 seconds with versitygw and azurite): nothing
 # is tried twice here, so a connection that the other side is about to close must not be used.
@@ -52,10 +55,17 @@ _FILENAME = re.compile(r'(inline|attachment); filename="(.*)"')
 class ObjectStore:
     """The :class:`~imgproxy_cache.stores.Store` in a bucket: one object for each image."""
 
-    def __init__(self, client: Client, client_for_small: Client, location: ObjectLocation) -> None:
+    def __init__(
+        self,
+        client: Client,
+        client_for_small: Client,
+        location: ObjectLocation,
+        open_reader: OpenReader | None,
+    ) -> None:
         self._client = client
         self._client_for_small = client_for_small
         self._location = location
+        self._open_reader = open_reader
         self._has_conditional_writes = True
         is_azure = isinstance(location, AzureLocation)
         self._metadata = [
@@ -110,7 +120,7 @@ class ObjectStore:
             # obstore's `head` leaves the metadata out.
             found = obstore.get(self._client_for_small, name, options={"head": True})
         except FileNotFoundError as exc:
-            if is_missing_key(exc):
+            if is_missing_key(str(exc)):
                 return None
             raise self._error(exc, f"head {name}") from exc
         except Exception as exc:
@@ -126,19 +136,22 @@ class ObjectStore:
             if max_bytes is None or size <= max_bytes:
                 return self._image(bytes(found.bytes()), found.attributes)
         except FileNotFoundError as exc:
-            if is_missing_key(exc):
+            if is_missing_key(str(exc)):
                 return None
             raise self._error(exc, f"get {name}") from exc
         except Exception as exc:
             raise self._error(exc, f"get {name}") from exc
         raise StoredTooLargeError(size, operation=f"get {name}", place=self.place)
 
+    def reader(self) -> AbstractAsyncContextManager[Reader]:
+        return threaded_reader(self) if self._open_reader is None else self._open_reader()
+
     async def delete(self, key: Key) -> None:
         name = object_name(self._location.folder, key)
         try:
             await obstore.delete_async(self._client, name)
         except FileNotFoundError as exc:
-            if not is_missing_key(exc):
+            if not is_missing_key(str(exc)):
                 raise self._error(exc, f"delete {name}") from exc
         except Exception as exc:
             raise self._error(exc, f"delete {name}") from exc
@@ -208,7 +221,7 @@ async def open_object_store(
         "user_agent": "imgproxy-cache",
     }
     try:
-        open_client = await _opener(location)
+        open_client, open_reader = await _openers(location)
         client = open_client(client_options)
         client_options["timeout"] = timedelta(seconds=small_timeout_seconds)
         client_for_small = open_client(client_options)
@@ -216,30 +229,34 @@ async def open_object_store(
         raise
     except Exception as exc:
         raise store_error(exc, "open", location) from exc
-    yield ObjectStore(client, client_for_small, location)
+    yield ObjectStore(client, client_for_small, location, open_reader)
 
 
-async def _opener(location: ObjectLocation) -> Callable[[ClientConfig], Client]:
+async def _openers(
+    location: ObjectLocation,
+) -> tuple[Callable[[ClientConfig], Client], OpenReader | None]:
+    """What opens a client of obstore's, and a reader where there is one of our own."""
     match location:
         case S3Location():
-            return await _s3_opener(location)
+            return await _s3_openers(location)
         case GcsLocation():
-            return partial(_gcs_client, location)
+            return partial(_gcs_client, location), None
         case AzureLocation():
-            return partial(_azure_client, location)
+            return partial(_azure_client, location), None
 
 
-async def _s3_opener(location: S3Location) -> Callable[[ClientConfig], S3Store]:
+async def _s3_openers(
+    location: S3Location,
+) -> tuple[Callable[[ClientConfig], S3Store], OpenReader | None]:
     credentials = await asyncio.to_thread(_aws_credentials)
     certificates = None
     if credentials.ca_bundle:
         certificates = _certificates(credentials.ca_bundle, location)
-    return partial(
-        _s3_client,
-        location,
-        certificates,
-        _for_any_thread(credentials, asyncio.get_running_loop()),
-    )
+    for_threads = _for_any_thread(credentials, asyncio.get_running_loop())
+    open_client = partial(_s3_client, location, certificates, for_threads)
+    if not is_reached_directly(location):
+        return open_client, None
+    return open_client, partial(s3_reader, location, credentials, certificates)
 
 
 def _s3_client(

@@ -113,6 +113,9 @@ class MemoryTier:
         return found.kept if isinstance(found, Held) else found
 
     def put(self, key: TierKey, kept: Kept) -> None:
+        if not self.max_bytes:
+            self._counts.refused += 1
+            return
         size = entry_bytes(key, kept)
         if size <= self._largest:
             what = kept if isinstance(kept, Signpost) else Held(kept, self._head_at)

@@ -5,20 +5,20 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from enum import Enum, auto
+from functools import partial
 from random import random
 from weakref import WeakValueDictionary
 
 import structlog
 
 from imgproxy_cache.core.breaker import OF_THE_IMAGE, Breaker, Change, Permission
+from imgproxy_cache.core.image import Image
 from imgproxy_cache.core.kept import KeptAnswer
 from imgproxy_cache.core.key import Key
 from imgproxy_cache.core.stored import answer_from_store
-from imgproxy_cache.errors import StoredImageError, StoreError
-from imgproxy_cache.stores import Store
-from imgproxy_cache.threads import Threads
+from imgproxy_cache.errors import StoreBugError, StoredImageError, StoreError
+from imgproxy_cache.stores.reader import Get, Outcome, Reader
 from imgproxy_cache.tiers import Counts
 from imgproxy_cache.tiers.recent_keys import RecentKeys
 
@@ -26,9 +26,8 @@ log = structlog.get_logger()
 
 # imgproxy takes 5 to 50 ms: a store that takes longer than this is of no use as a cache.
 STORE_SECONDS = 2.0
-# What asks at once.  One that answers within 30 ms is asked 500 times a second by so many; on one
-# core, with a store beside it, 8 of them cost 78 us a get, 16 of them 82 and 32 of them 96.
-MOST_THREADS = 16
+# Hashing so much takes 50 us; more is for a thread, the way to which and back takes as long.
+PROVED_AT_ONCE_BYTES = 64 * 1024
 # An image that was handed to the uploads is in the store soon: until then a miss means nothing.
 UPLOAD_SECONDS = 10.0
 # As long it is remembered that an image is broken, until the next upload replaces it.
@@ -52,9 +51,9 @@ _Outcome = KeptAnswer | StoredImageError | StoreError | _Nothing
 
 
 class _Asking:
-    """One get under way; `is_over` when its outcome was told, be it by the clock."""
+    """One get under way, until its outcome was told, be it by the clock."""
 
-    __slots__ = ("answer", "identity", "is_over", "key", "name", "timer", "was_probe")
+    __slots__ = ("answer", "ends_at", "get", "identity", "key", "name", "was_probe")
 
     def __init__(
         self,
@@ -70,13 +69,14 @@ class _Asking:
         self.name = name
         self.answer = answer
         self.was_probe = was_probe
-        self.is_over = False
-        self.timer: asyncio.TimerHandle | None = None
+        self.ends_at = 0.0
+        self.get: Get
 
 
 class StoreTier:
     """
-    Images out of a :class:`~imgproxy_cache.stores.Store`, each proved to be what was put there.
+    Images out of a :class:`~imgproxy_cache.stores.Store`, by its reader, each proved to be what was
+    put there.
 
     A key that is not there is not asked for again for `miss_seconds` (at most `miss_items` such
     keys are remembered; with 0 of either none).  What has more than `max_bytes` is not read: it is
@@ -84,16 +84,15 @@ class StoreTier:
     time (:mod:`~imgproxy_cache.core.breaker`), and asked by one at a time then.  The stale
     windows are the operator's, as for :func:`~imgproxy_cache.core.freshness.lifetimes`.
 
-    The store is asked in threads, which also prove and hash what comes: nothing here stalls the
-    event loop, and nothing raises for what the store does or holds.  `clock` counts seconds,
-    `jitter` gives numbers from [0, 1).
+    Large images are proved in threads: nothing here stalls the event loop, and nothing raises for
+    what the store does or holds.  `clock` counts seconds, `jitter` gives numbers from [0, 1).
 
     Of `counts`, those are misses for which the store was asked; items and bytes stay 0.
     """
 
     def __init__(
         self,
-        store: Store,
+        reader: Reader,
         *,
         miss_seconds: float,
         miss_items: int,
@@ -104,7 +103,7 @@ class StoreTier:
         jitter: Callable[[], float] = random,
         store_seconds: float = STORE_SECONDS,
     ) -> None:
-        self._store = store
+        self._reader = reader
         self._max_bytes = max_bytes
         self._store_seconds = store_seconds
         self._stale_while_revalidate_seconds = stale_while_revalidate_seconds
@@ -122,11 +121,10 @@ class StoreTier:
         self._problem = ""
         self._said_at = float("-inf")
         self._loop = asyncio.get_running_loop()
-        self._threads: Threads[_Asking, tuple[_Asking, _Outcome]] = Threads(
-            self._ask, MOST_THREADS, name="store", tell_ended=self._ring
-        )
-        self._is_waking = False
-        self._has_rung = False
+        # The oldest first: one timer for all costs less than one for each.
+        self._under_way: dict[_Asking, None] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._proving: set[asyncio.Task[None]] = set()
 
     @property
     def counts(self) -> Counts:
@@ -160,12 +158,12 @@ class StoreTier:
             return None
         was_probe = permission is Permission.AS_PROBE
         asking = _Asking(key, identity, name, self._loop.create_future(), was_probe=was_probe)
+        asking.ends_at = self._loop.time() + self._store_seconds
+        self._under_way[asking] = None
+        if self._timer is None:
+            self._timer = self._loop.call_at(asking.ends_at, self._give_up)
+        asking.get = self._reader.get(key, self._max_bytes, partial(self._told, asking))
         # It outlives the one who asks: the breaker has to be told what came of it.
-        asking.timer = self._loop.call_later(self._store_seconds, self._give_up, asking)
-        self._threads.give(asking)
-        if not self._is_waking:
-            self._is_waking = True
-            self._loop.call_soon(self._wake)
         return await asking.answer
 
     def is_broken(self, key: Key) -> bool:
@@ -180,65 +178,70 @@ class StoreTier:
         self._expected.add(key)
 
     def close(self) -> None:
-        """
-        Ask nothing more.  Who still waits gets a miss when the time is over; the threads keep no
-        process alive, and end when the store has answered them.
-        """
-        self._threads.close()
+        """Ask nothing more: who still waits gets a miss."""
+        for asking in tuple(self._under_way):
+            self._leave(asking)
+        for task in tuple(self._proving):
+            task.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
 
-    def _wake(self) -> None:
-        """Once for all that were asked in one turn of the event loop."""
-        self._is_waking = False
-        self._threads.wake()
+    def _told(self, asking: _Asking, outcome: Outcome) -> None:
+        if not isinstance(outcome, Image):
+            self._end(asking, _Nothing.MISSING if outcome is None else outcome)
+        elif len(outcome.body) <= PROVED_AT_ONCE_BYTES:
+            self._end(asking, self._proved(asking, outcome))
+        else:
+            task = asyncio.create_task(self._prove_large(asking, outcome))
+            self._proving.add(task)
+            task.add_done_callback(self._proving.discard)
 
-    def _ask(self, asking: _Asking) -> tuple[_Asking, _Outcome]:
-        """In a thread."""
-        if asking.answer.done() or (self._breaker.is_open and not asking.was_probe):
-            return asking, _Nothing.NOT_ASKED
+    async def _prove_large(self, asking: _Asking, image: Image) -> None:
+        self._end(asking, await asyncio.to_thread(self._proved, asking, image))
+
+    def _proved(self, asking: _Asking, image: Image) -> _Outcome:
         try:
-            return asking, self._found(asking)
-        except (StoreError, StoredImageError) as exc:
-            return asking, exc
-        except BaseException as exc:  # obstore's own bugs are no Exceptions
-            cause = f"{type(exc).__name__}: {exc}"
-            hint = "this is a bug in imgproxy-cache: please report it"
-            return asking, self._error(asking, cause, hint, "bug")
-
-    def _found(self, asking: _Asking) -> KeptAnswer | _Nothing:
-        image = self._store.get(asking.key, self._max_bytes)
-        if image is None:
-            return _Nothing.MISSING
-        answer = answer_from_store(
-            image,
-            identity=asking.identity,
-            name=asking.name,
-            stale_while_revalidate_seconds=self._stale_while_revalidate_seconds,
-            stale_if_error_seconds=self._stale_if_error_seconds,
-        )
+            answer = answer_from_store(
+                image,
+                identity=asking.identity,
+                name=asking.name,
+                stale_while_revalidate_seconds=self._stale_while_revalidate_seconds,
+                stale_if_error_seconds=self._stale_if_error_seconds,
+            )
+        except StoredImageError as exc:
+            return exc
+        except Exception as exc:
+            return StoreBugError(exc, operation=f"get {asking.key}", place=self._reader.place)
         return answer or _Nothing.MISSING
 
-    def _ring(self) -> None:
-        """In a thread: once for all that ended before the event loop looks."""
-        if not self._has_rung:
-            self._has_rung = True
-            with suppress(RuntimeError):  # the loop is closed
-                self._loop.call_soon_threadsafe(self._see_what_ended)
+    def _give_up(self) -> None:
+        """Wait no longer for what is over."""
+        self._timer = None
+        now = self._loop.time()
+        for asking in tuple(self._under_way):
+            if asking.ends_at > now:
+                self._timer = self._loop.call_at(asking.ends_at, self._give_up)
+                break
+            asking.get.abandon()
+            self._end(asking, self._no_answer(asking))
 
-    def _see_what_ended(self) -> None:
-        # Before the look: who ends after it rings again.
-        self._has_rung = False
-        for asking, outcome in self._threads.ended():
-            if not asking.is_over:
-                self._end(asking, outcome)
+    def _no_answer(self, asking: _Asking) -> StoreError:
+        return StoreError(
+            operation=f"get {asking.key}",
+            place=self._reader.place,
+            cause=f"no answer in {self._store_seconds:g} s",
+            hint="look at the network",
+            kind="timeout",
+        )
 
-    def _give_up(self, asking: _Asking) -> None:
-        cause = f"no answer in {self._store_seconds:g} s"
-        self._end(asking, self._error(asking, cause, "look at the network", "timeout"))
+    def _leave(self, asking: _Asking) -> None:
+        asking.get.abandon()
+        self._end(asking, _Nothing.NOT_ASKED)
 
     def _end(self, asking: _Asking, outcome: _Outcome) -> None:
-        asking.is_over = True
-        if asking.timer is not None:
-            asking.timer.cancel()
+        if asking not in self._under_way:  # one that is being proved was given up
+            return
+        del self._under_way[asking]
         if not asking.answer.done():  # else who asked was cancelled
             asking.answer.set_result(outcome if isinstance(outcome, KeptAnswer) else None)
         if outcome is _Nothing.NOT_ASKED:
@@ -285,6 +288,8 @@ class StoreTier:
                 hint=error.hint,
                 kind=error.kind,
             )
+            for waiting in [one for one in self._under_way if not one.get.has_begun]:
+                self._leave(waiting)
 
     def _say_rejected(self, asking: _Asking, why: str) -> None:
         if self._clock() - self._said_at >= SAY_SECONDS:
@@ -292,16 +297,7 @@ class StoreTier:
             log.warning(
                 "image.rejected",
                 message=f"an object of the store is not given to clients: {why}",
-                place=self._store.place,
+                place=self._reader.place,
                 key=asking.key,
                 images=self._counts.broken,
             )
-
-    def _error(self, asking: _Asking, cause: str, hint: str, kind: str) -> StoreError:
-        return StoreError(
-            operation=f"get {asking.key}",
-            place=self._store.place,
-            cause=cause,
-            hint=hint,
-            kind=kind,
-        )

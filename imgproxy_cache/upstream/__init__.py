@@ -1,15 +1,16 @@
 """
-imgproxy over HTTP/1.1: a bounded pool of connections, and one exchange at a time on each.
+One server over HTTP/1.1: a bounded pool of connections, and one exchange at a time on each.
 
-Nothing here knows what an image is.  An :class:`Exchange` carries ready bytes to
-imgproxy and hands what comes back, as it comes, to an :class:`AnswerSink`; it runs
-on protocol callbacks alone, without a task or a copy of its own, because this is
-where a request spends most of the time that is ours.
+imgproxy, and S3 for those who read from it.  Nothing here knows what an image is.  An
+:class:`Exchange` carries ready bytes to the server and hands what comes back, as it comes, to an
+:class:`AnswerSink`; it runs on protocol callbacks alone, without a task or a copy of its own,
+because this is where a request spends most of the time that is ours.
 """
 
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections import deque
 from collections.abc import Coroutine
 from types import TracebackType
@@ -33,9 +34,9 @@ MAX_IDLE_SECONDS = 8.0
 
 class Upstream:
     """
-    The connections to imgproxy.
+    The connections to one server, which messages call `name`; over TLS if there is `tls`.
 
-    At most `max_connections` requests are at imgproxy at once; further ones wait,
+    At most `max_connections` requests are there at once; further ones wait,
     first come first served, up to `wait_seconds` and `max_waiting` of them, and
     then fail with :class:`UpstreamBusy`.  An answer that does not begin, or
     stalls, for `read_timeout_seconds` fails with :class:`UpstreamTimedOut`.  A
@@ -54,12 +55,16 @@ class Upstream:
         connect_timeout_seconds: float,
         read_timeout_seconds: float,
         max_idle_seconds: float = MAX_IDLE_SECONDS,
+        name: str = "imgproxy",
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         self.max_connections = max_connections
         self.max_waiting = max_waiting
         self.in_use = 0
         self._host = host
         self._port = port
+        self._name = name
+        self._tls = tls
         self._wait_seconds = wait_seconds
         self._connect_timeout_seconds = connect_timeout_seconds
         self._read_timeout_seconds = read_timeout_seconds
@@ -106,11 +111,14 @@ class Upstream:
             self.in_use += 1
             self._send(exchange)
         elif len(self._waiting) < self.max_waiting:
-            error = UpstreamBusy(f"no connection to imgproxy was free for {self._wait_seconds:g} s")
+            cause = f"no connection to {self._name} was free for {self._wait_seconds:g} s"
+            error = UpstreamBusy(cause)
             exchange.wait(self._loop.call_later(self._wait_seconds, self._give_up, exchange, error))
             self._waiting.append(exchange)
         else:
-            error = UpstreamBusy(f"{self.max_waiting} requests are waiting for imgproxy already")
+            error = UpstreamBusy(
+                f"{self.max_waiting} requests are waiting for {self._name} already"
+            )
             self._loop.call_soon(exchange.fail, error)
         return exchange
 
@@ -140,13 +148,14 @@ class Upstream:
         try:
             async with asyncio.timeout(self._connect_timeout_seconds):
                 _, connection = await self._loop.create_connection(
-                    lambda: Connection(self), self._host, self._port
+                    lambda: Connection(self), self._host, self._port, ssl=self._tls
                 )
         except TimeoutError:
             seconds = self._connect_timeout_seconds
             error: UpstreamError = UpstreamTimedOut(f"did not accept a connection in {seconds:g} s")
         except OSError as exc:
             error = UpstreamUnreachable(exc.strerror or str(exc) or type(exc).__name__)
+            error.__cause__ = exc
         except UnicodeError as exc:  # out of the idna codec
             error = UpstreamUnreachable(f"{self._host!r} is no host name: {exc}")
         else:
@@ -156,7 +165,7 @@ class Upstream:
         exchange.fail(error)
 
     def retry(self, exchange: Exchange) -> None:
-        """Send it again, in the same slot, on a connection that imgproxy cannot be closing."""
+        """Send it again, in the same slot, on a connection that the server cannot be closing."""
         exchange.is_retry = True
         self._start(self._send_on_fresh_connection(exchange))
 

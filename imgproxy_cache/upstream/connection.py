@@ -1,4 +1,4 @@
-"""One connection to imgproxy: parsed by httptools, one exchange at a time."""
+"""One connection to a server: parsed by httptools, one exchange at a time."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         if self._exchange is None:
-            self.close()  # imgproxy speaks only when it was asked
+            self.close()  # it speaks only when it was asked
             return
         self._last_read = self._loop.time()
         self._got_bytes = True

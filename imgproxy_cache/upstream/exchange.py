@@ -1,4 +1,4 @@
-"""One request to imgproxy and its answer, as the one who asks sees them."""
+"""One request and its answer, as the one who asks sees them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from imgproxy_cache.errors import UpstreamError
 
 class AnswerSink(Protocol):
     """
-    Takes one answer of imgproxy, in this order: began, any number of chunks, then
+    Takes one answer, in this order: began, any number of chunks, then
     ended; or failed, at any moment and as the last call.
     """
 
@@ -42,7 +42,7 @@ class Carrier(Protocol):
 
 
 class Exchange:
-    """One request to imgproxy, from waiting for a connection to the end of the answer."""
+    """One request, from waiting for a connection to the end of the answer."""
 
     __slots__ = (
         "_connection",
@@ -80,7 +80,7 @@ class Exchange:
             self._connection.resume()
 
     def abandon(self) -> None:
-        """Give up: leave the queue, or close the connection, which ends the work in imgproxy."""
+        """Give up: leave the queue, or close the connection, which ends imgproxy's work."""
         if self.is_over:
             return
         self.is_over = True

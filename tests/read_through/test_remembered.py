@@ -59,7 +59,7 @@ def targets(size: int) -> Callable[[int], None]:
 def heads(fields: int) -> Callable[[int], None]:
     tiers = read_through()
     tiers.resource(TARGET, read_path(TARGET, RULES))
-    lane = FastLane(tiers, Metrics(), now=lambda: 0.0)
+    lane = FastLane(tiers, tiers.memory, Metrics(), now=lambda: 0.0)
 
     def see(number: int) -> None:
         headers = [(b"host", b"h")] + [(b"x-%d" % n, b"%09d" % number) for n in range(fields)]

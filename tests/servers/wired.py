@@ -11,7 +11,7 @@ import asyncio
 import logging
 import re
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -30,6 +30,7 @@ from imgproxy_cache.read_through import ReadThrough
 from imgproxy_cache.read_through.fast_lane import FastLane
 from imgproxy_cache.refusals import Refusal
 from imgproxy_cache.settings import Settings
+from imgproxy_cache.stores.reader import Reader, threaded_reader
 from imgproxy_cache.uploads import Uploads
 from imgproxy_cache.upstream import Upstream
 
@@ -77,6 +78,9 @@ class MemoryStore:
 
     def get(self, key: Key, max_bytes: int | None = None) -> Image | None:
         return self.images.get(key)
+
+    def reader(self) -> AbstractAsyncContextManager[Reader]:
+        return threaded_reader(self)
 
     async def delete(self, key: Key) -> None:
         self.images.pop(key, None)

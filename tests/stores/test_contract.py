@@ -19,11 +19,13 @@ from imgproxy_cache.core.location import (
     StoreLocation,
 )
 from imgproxy_cache.errors import StoreError
-from imgproxy_cache.stores import Store, open_store
+from imgproxy_cache.stores import ReadableStore, Store, open_store
+from imgproxy_cache.stores.reader import Outcome, Reader
 from tests.servers.azure import AzureServer
 from tests.servers.gcs import GcsServer
 from tests.servers.s3 import S3Server
 from tests.stores.images import KEY, picture
+from tests.stores.reading import MOST_BYTES, got
 
 BUCKET_STORES = ["s3", "s3_tls", "gcs", "azure"]
 
@@ -56,7 +58,7 @@ def files_below(folder: Path) -> list[Path]:
 
 
 @pytest.fixture(params=[*BUCKET_STORES, "file"])
-async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
+async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[ReadableStore]:
     if request.param == "file":
         location: StoreLocation = FolderLocation(str(tmp_path / "outer" / "store"))
     else:
@@ -67,8 +69,14 @@ async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
         yield opened
 
 
+@pytest.fixture
+async def reader(store: ReadableStore) -> AsyncIterator[Reader]:
+    async with store.reader() as reader:
+        yield reader
+
+
 @pytest.fixture(params=BUCKET_STORES)
-async def store_without_bucket(request: pytest.FixtureRequest) -> AsyncIterator[Store]:
+async def store_without_bucket(request: pytest.FixtureRequest) -> AsyncIterator[ReadableStore]:
     location = locate(request.param, request, "processed", f"nowhere-{uuid.uuid4().hex}")
     async with open_store(location) as opened:
         yield opened
@@ -92,9 +100,12 @@ async def store_without_bucket(request: pytest.FixtureRequest) -> AsyncIterator[
         pytest.param(picture(b"\xff\xd8\r\n\0" * 1_000_000), id="5 MB"),
     ],
 )
-async def test_an_image_comes_back_as_it_was_put(store: Store, image: Image) -> None:
+async def test_an_image_comes_back_as_it_was_put(
+    store: Store, reader: Reader, image: Image
+) -> None:
     await asyncio.to_thread(store.put, KEY, image)
     assert await asyncio.to_thread(store.get, KEY) == image
+    assert await got(reader) == image
 
 
 HEADER_VALUES = st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=100).map(
@@ -111,24 +122,51 @@ HEADER_VALUES = st.text(st.characters(min_codepoint=32, max_codepoint=126), max_
     content_disposition=st.none() | HEADER_VALUES.filter(bool),
 )
 async def test_whatever_a_header_may_hold_comes_back(
-    store: Store, body: bytes, cache_control: str | None, content_disposition: str | None
+    store: Store,
+    reader: Reader,
+    body: bytes,
+    cache_control: str | None,
+    content_disposition: str | None,
 ) -> None:
     image = picture(body, cache_control=cache_control, content_disposition=content_disposition)
     await asyncio.to_thread(store.put, KEY, image)
     assert await asyncio.to_thread(store.get, KEY) == image
+    assert await got(reader) == image
 
 
-async def test_an_image_that_is_larger_than_agreed_is_not_read(store: Store) -> None:
+async def test_an_image_that_is_larger_than_agreed_is_not_read(
+    store: Store, reader: Reader
+) -> None:
     await asyncio.to_thread(store.put, KEY, picture(b"eleven byte"))
     assert await asyncio.to_thread(store.get, KEY, 11) == picture(b"eleven byte")
     with pytest.raises(StoreError, match="it has 11 bytes") as caught:
         await asyncio.to_thread(store.get, KEY, 10)
     assert caught.value.kind == "too-large"
+    with pytest.raises(StoreError, match="it has 11 bytes") as caught:
+        await got(reader, max_bytes=10)
+    assert caught.value.kind == "too-large"
     assert await asyncio.to_thread(store.get, KEY, 11) == picture(b"eleven byte")
+    assert await got(reader, max_bytes=11) == picture(b"eleven byte")
 
 
-async def test_a_key_that_was_never_put_is_none(store: Store) -> None:
+async def test_a_key_that_was_never_put_is_none(store: Store, reader: Reader) -> None:
     assert await asyncio.to_thread(store.get, KEY) is None
+    assert await got(reader) is None
+
+
+async def test_many_images_are_read_at_once(store: Store, reader: Reader) -> None:
+    images = {Key(f"{n:032x}"): picture(bytes([n]) * 40_000) for n in range(100)}
+    await asyncio.gather(*(asyncio.to_thread(store.put, *entry) for entry in images.items()))
+    assert await asyncio.gather(*(got(reader, key) for key in images)) == list(images.values())
+
+
+async def test_of_a_get_that_is_abandoned_nothing_is_told(store: Store, reader: Reader) -> None:
+    await asyncio.to_thread(store.put, KEY, picture())
+    told: list[Outcome] = []
+    for _ in range(100):
+        reader.get(KEY, MOST_BYTES, told.append).abandon()
+    assert await got(reader) == picture()
+    assert told == []
 
 
 async def test_a_key_put_twice_keeps_the_later_image(store: Store) -> None:
@@ -203,7 +241,7 @@ async def test_a_store_that_can_be_used_passes_its_check(store: Store) -> None:
 
 
 async def test_a_missing_bucket_is_a_failure_and_no_missing_image(
-    store_without_bucket: Store,
+    store_without_bucket: ReadableStore,
 ) -> None:
     store = store_without_bucket
     operations: list[Callable[[], Awaitable[object]]] = [
@@ -217,6 +255,10 @@ async def test_a_missing_bucket_is_a_failure_and_no_missing_image(
             await operation()
         assert (caught.value.kind, caught.value.place) == ("bucket", store.place)
         assert caught.value.hint.startswith("create it or fix ")
+    async with store.reader() as reader:
+        with pytest.raises(StoreError) as caught:
+            await got(reader)
+    assert (caught.value.kind, caught.value.place) == ("bucket", store.place)
 
 
 async def test_an_image_is_created_where_there_is_none(store: Store) -> None:

@@ -19,6 +19,7 @@ from imgproxy_cache.stores import open_store
 from imgproxy_cache.stores.credentials import AwsCredentials
 from tests.servers.s3 import S3Server
 from tests.stores.images import KEY, PICTURE
+from tests.stores.reading import got
 
 T = TypeVar("T")
 
@@ -95,13 +96,15 @@ async def test_keys_that_expire_are_replaced_before_they_do(
     s3: S3Server, endpoint: CredentialEndpoint
 ) -> None:
     bucket = s3.make_bucket(f"images-{uuid.uuid4().hex}")
-    async with open_store(S3Location(bucket, "", s3.endpoint, "auto")) as store:
+    location = S3Location(bucket, "", s3.endpoint, "auto")
+    async with open_store(location) as store, store.reader() as reader:
         for name in ("first", "second", "third"):
             endpoint.access_key = name
             s3.admit(keys(name))
             await when_keys_are_renewed(lambda: asyncio.to_thread(store.put, KEY, PICTURE))
             # Large and small images have connections of their own, which ask for their own keys.
             assert await when_keys_are_renewed(lambda: asyncio.to_thread(store.get, KEY)) == PICTURE
+            assert await when_keys_are_renewed(lambda: got(reader)) == PICTURE
     s3.admit({})
     assert endpoint.asked >= 3
 
@@ -113,9 +116,11 @@ async def test_keys_that_live_long_are_asked_for_once(
     endpoint.lifetime = timedelta(hours=1)
     s3.admit(keys("long"))
     bucket = s3.make_bucket(f"images-{uuid.uuid4().hex}")
-    async with open_store(S3Location(bucket, "", s3.endpoint, "auto")) as store:
+    location = S3Location(bucket, "", s3.endpoint, "auto")
+    async with open_store(location) as store, store.reader() as reader:
         for _ in range(20):
             await asyncio.to_thread(store.put, KEY, PICTURE)
+            assert await got(reader) == PICTURE
     s3.admit({})
     assert endpoint.asked == 1
 
@@ -133,12 +138,16 @@ async def test_an_endpoint_that_fails_is_told_and_asked_again_later(
     s3: S3Server, endpoint: CredentialEndpoint
 ) -> None:
     endpoint.status = 403
-    async with open_store(S3Location("any-bucket", "", s3.endpoint, "auto")) as store:
+    location = S3Location("any-bucket", "", s3.endpoint, "auto")
+    async with open_store(location) as store, store.reader() as reader:
         for _ in range(5):
             with pytest.raises(StoreError) as caught:
                 await asyncio.to_thread(store.put, KEY, PICTURE)
-    assert caught.value.kind == "credentials"
-    assert caught.value.cause.startswith("AWS credentials cannot be read: ")
+            with pytest.raises(StoreError) as caught_by_reader:
+                await got(reader)
+    for error in (caught.value, caught_by_reader.value):
+        assert error.kind == "credentials"
+        assert error.cause.startswith("AWS credentials cannot be read: ")
     assert endpoint.asked <= 3, "botocore tries three times, and then we wait"
 
 

@@ -14,6 +14,7 @@ from imgproxy_cache.errors import StoreError
 from imgproxy_cache.stores import open_store
 from tests.servers.s3 import S3Server
 from tests.stores.images import KEY, PICTURE
+from tests.stores.reading import got
 
 
 @contextmanager
@@ -25,6 +26,9 @@ def answering(status: int, body: str) -> Iterator[str]:
 
         def do_PUT(self) -> None:
             self.rfile.read(int(self.headers["Content-Length"]))
+            self.do_GET()
+
+        def do_GET(self) -> None:
             self.send_response(status)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
@@ -141,9 +145,21 @@ async def test_what_the_store_says_becomes_cause_hint_and_kind(
     for name, value in s3.environ.items():
         no_cloud.setenv(name, value)
     with answering(status, body) as endpoint:
-        async with open_store(S3Location("images", "", endpoint, "auto")) as store:
+        location = S3Location("images", "", endpoint, "auto")
+        async with open_store(location) as store, store.reader() as reader:
             with pytest.raises(StoreError) as caught:
                 await asyncio.to_thread(store.put, KEY, PICTURE)
-    error = caught.value
-    assert (error.kind, error.cause, error.hint) == (kind, cause.format(endpoint=endpoint), hint)
-    assert error.operation == f"put {KEY}"
+            if (status, body) == (404, ""):
+                assert await got(reader) is None, "a lesser server's way to say so"
+                told = []
+            else:
+                with pytest.raises(StoreError) as caught_by_reader:
+                    await got(reader)
+                told = [caught_by_reader.value]
+    said = (kind, cause.format(endpoint=endpoint), hint)
+    for error in (caught.value, *told):
+        assert (error.kind, error.cause, error.hint) == said
+    assert [error.operation for error in (caught.value, *told)] == [
+        f"put {KEY}",
+        *(f"get {KEY}" for _ in told),
+    ]

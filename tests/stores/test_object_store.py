@@ -1,12 +1,8 @@
 """S3 as operators meet it: what is in the bucket, and what they read when it does not work."""
 
 import asyncio
-import socket
 import subprocess
 import sys
-import uuid
-from collections.abc import Iterator
-from contextlib import closing
 from dataclasses import replace
 
 import pytest
@@ -21,24 +17,6 @@ from tests.servers.azure import AzureServer
 from tests.servers.process import free_port
 from tests.servers.s3 import S3Server, StoredObject
 from tests.stores.images import KEY, PICTURE, picture
-
-
-@pytest.fixture
-def location(s3: S3Server, no_cloud: pytest.MonkeyPatch) -> S3Location:
-    """A bucket of its own on the plain server, with the right credentials."""
-    for name, value in s3.environ.items():
-        no_cloud.setenv(name, value)
-    bucket = s3.make_bucket(f"images-{uuid.uuid4().hex}")
-    return S3Location(bucket, "processed", s3.endpoint, "auto")
-
-
-@pytest.fixture
-def silent_port() -> Iterator[int]:
-    """A port that accepts connections and never answers."""
-    with closing(socket.socket()) as listener:
-        listener.bind(("127.0.0.1", 0))
-        listener.listen()
-        yield listener.getsockname()[1]
 
 
 async def failure_of(location: S3Location, timeout_seconds: float = 5) -> StoreError:

@@ -40,8 +40,8 @@ async def on_disk(*, max_bytes: int = 8 * MIB, max_items: int = 100) -> AsyncIte
 
 @asynccontextmanager
 async def in_store(location: StoreLocation) -> AsyncIterator[Settled]:
-    async with open_store(location) as store:
-        with closing(InStore(store)) as tier:
+    async with open_store(location) as store, store.reader() as reader:
+        with closing(InStore(store, reader)) as tier:
             yield tier
 
 

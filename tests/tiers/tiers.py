@@ -10,6 +10,7 @@ from imgproxy_cache.core.image import Image, image_from_answer
 from imgproxy_cache.core.kept import Kept, KeptAnswer, TierKey
 from imgproxy_cache.core.key import key_from_target
 from imgproxy_cache.stores import Store
+from imgproxy_cache.stores.reader import Reader
 from imgproxy_cache.tiers import Counts, Tier
 from imgproxy_cache.tiers.disk import DiskTier
 from imgproxy_cache.tiers.disk_folder import DiskFolder
@@ -61,10 +62,10 @@ class InStore:
     before the next get.
     """
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, reader: Reader) -> None:
         self._store = store
         self._tier = StoreTier(
-            store,
+            reader,
             miss_seconds=30,
             miss_items=1000,
             max_bytes=64 * MIB,
