@@ -1,12 +1,11 @@
 """
 The load: HTTP/1.1 clients that reuse their connections, cheap enough not to be what is measured.
 
-A client reads the head of an answer and counts its body; one answer costs it about 10 us.
+A client reads the head of an answer and counts its body; an answer of 5 KB costs it 7 us.
 """
 
 import asyncio
 import itertools
-import re
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -14,10 +13,13 @@ from contextlib import asynccontextmanager
 from typing import cast
 
 START_SECONDS = 20.0
-HEAD_BYTES = 8192
+HEAD_BYTES = 2048
 MOST_WAITING = 500
 
-_CONTENT_LENGTH = re.compile(rb"(?i)\r\ncontent-length: *(\d+)")
+# All clients read into the same memory, which so stays in their core's cache: bodies are counted,
+# and not looked at.
+_BUFFER = bytearray(262_144)
+_LENGTH = b"\r\ncontent-length: "
 HEAD = (
     b"Host: img.example\r\nAccept: image/avif,image/webp,*/*\r\n"
     b"User-Agent: Mozilla/5.0\r\nReferer: https://page.example/\r\n\r\n"
@@ -40,8 +42,10 @@ class Client(asyncio.BufferedProtocol):
     ) -> None:
         self._was_answered = was_answered
         self._after_target = b" HTTP/1.1\r\n" + head
-        self._buffer = bytearray(262_144)
         self._head = b""
+        self._last_head = b"\r\n"  # no answer begins with it
+        self._last_status = 0
+        self._last_bytes = 0
         self._status = 0
         self._bytes_left = 0
         self._transport: asyncio.Transport | None = None
@@ -52,7 +56,6 @@ class Client(asyncio.BufferedProtocol):
     def ask(self, target: bytes) -> None:
         assert self._transport is not None
         self._is_waiting = True
-        self.asked_at = time.monotonic()
         self._transport.write(b"GET " + target + self._after_target)
 
     def close(self) -> None:
@@ -70,7 +73,7 @@ class Client(asyncio.BufferedProtocol):
             self._was_answered(self, 0)
 
     def get_buffer(self, sizehint: int) -> bytearray:
-        return self._buffer
+        return _BUFFER
 
     def buffer_updated(self, nbytes: int) -> None:
         if self._status:
@@ -83,18 +86,28 @@ class Client(asyncio.BufferedProtocol):
             self._was_answered(self, status)
 
     def _read_head(self, nbytes: int) -> None:
-        seen = self._head + bytes(self._buffer[: min(nbytes, HEAD_BYTES)])
-        head, end, _ = seen.partition(b"\r\n\r\n")
-        if not end:
-            self._head = seen
-            return
-        length = _CONTENT_LENGTH.search(head)
-        if length is None:
-            raise UnexpectedAnswerError(f"no Content-Length: {head!r}")
-        self._status = int(head[9:12])
-        body_seen = len(self._head) + nbytes - len(head) - len(end)
-        self._bytes_left = int(length[1]) - body_seen
-        self._head = b""
+        # That of most answers is the one before: not to read it again halves what a client costs.
+        if self._head or not _BUFFER.startswith(self._last_head, 0, nbytes):
+            seen = self._head + _BUFFER[: min(nbytes, HEAD_BYTES)]
+            end = seen.find(b"\r\n\r\n") + 4
+            if end < 4:
+                self._head = seen
+                return
+            nbytes += len(self._head)
+            self._head = b""
+            self._last_head = seen[:end]
+            self._last_status = int(seen[9:12])
+            self._last_bytes = end + _content_length(self._last_head)
+        self._status = self._last_status
+        self._bytes_left = self._last_bytes - nbytes
+
+
+def _content_length(head: bytes) -> int:
+    """Searched in lower case: a pattern that ignores case takes a microsecond more."""
+    _, name, rest = head.lower().partition(_LENGTH)
+    if not name:
+        raise UnexpectedAnswerError(f"no Content-Length: {head!r}")
+    return int(rest[: rest.index(b"\r\n")])
 
 
 class Tally:
@@ -188,6 +201,7 @@ async def asking_at_rate(
             if client is None:
                 client = await _connected(port, was_answered, head=head)
                 clients.append(client)
+            client.asked_at = time.monotonic()
             client.ask(target)
             if len(clients) - len(idle) > MOST_WAITING:
                 raise UnexpectedAnswerError(f"{MOST_WAITING} clients wait: {per_second}/s is more")
