@@ -80,7 +80,8 @@ async def _measured(names: list[str]) -> tuple[list[Row], bool]:
     rows: list[Row] = []
     is_complete = True
     for name in names:
-        print(f"measuring: {name} ...", flush=True)
+        print(f"measuring: {name} ...", end="", flush=True)
+        started = time.monotonic()
         try:
             with tempfile.TemporaryDirectory(prefix="imgproxy-cache-bench-") as folder:
                 async with asyncio.timeout(PART_SECONDS.get(name, OTHER_PART_SECONDS)):
@@ -89,6 +90,7 @@ async def _measured(names: list[str]) -> tuple[list[Row], bool]:
         except Exception as exc:
             rows.append(Row(name, ours=f"not measured: {exc or type(exc).__name__}"))
             is_complete = False
+        print(f" {time.monotonic() - started:.0f} s", flush=True)
     return rows, is_complete
 
 

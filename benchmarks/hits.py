@@ -23,8 +23,8 @@ READ_THROUGH = {"CACHE_READ_THROUGH": "true", "CACHE_UNSIGNED": "true"}
 KEYS = 1000
 CONNECTIONS = 32
 WARM_UP_SECONDS = 20.0
-RUN_UP_SECONDS = 0.2
-SECONDS = 0.8
+RUN_UP_SECONDS = 0.1
+SECONDS = 0.5
 # Of the answers: else it is not hits that were measured.
 MOST_MISSES = 0.001
 

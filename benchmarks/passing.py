@@ -16,8 +16,8 @@ from benchmarks.table import Row
 from benchmarks.upstream import IMAGE_BYTES, upstream_on_loopback
 
 ROUNDS = 3
-WARM_UP_SECONDS = 0.5
-SECONDS = 2.0
+WARM_UP_SECONDS = 0.3
+SECONDS = 1.2
 CONNECTIONS = (1, 32, 256)
 
 MOST_TIMES_NGINX = 4.2

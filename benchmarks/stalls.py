@@ -16,7 +16,7 @@ from benchmarks.upstream import IMAGE_BYTES, upstream_on_loopback
 
 IMAGES_PER_SECOND = 250
 WARM_UP_SECONDS = 2
-SECONDS = 10
+SECONDS = 8
 
 MOST_MILLISECONDS = 5
 
