@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections import deque
 from collections.abc import Callable
 from enum import Enum, auto
 from time import perf_counter
@@ -24,10 +25,7 @@ from typing import Any, Final, NoReturn
 
 import httptools
 from uvicorn._types import ASGI3Application
-from uvicorn.protocols.http.httptools_impl import (
-    HttpToolsProtocol,
-    RequestResponseCycle,
-)
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from imgproxy_cache.core.request_fields import RequestFields
 from imgproxy_cache.cycle import (
@@ -131,7 +129,8 @@ class ClientConnection(HttpToolsProtocol):
         self._scope_of_all: dict[str, object] = {}
         self.fields: RequestFields | None = None  # kept here for the application
         self._idle_since = 0.0  # on perf_counter's clock
-        self._answering: RequestResponseCycle
+        self.pipeline: deque[tuple[AnswerCycle, ASGI3Application]] = deque()  # type: ignore[assignment]
+        self._answering: AnswerCycle
 
     @property
     def has_refused(self) -> bool:
@@ -161,6 +160,12 @@ class ClientConnection(HttpToolsProtocol):
             "query_string": b"",
             "state": self.app_state,
             "extensions": {"imgproxy_cache": self},
+            # Of each request: a copy that already has the keys need not grow.
+            "http_version": "",
+            "method": "",
+            "path": "",
+            "raw_path": b"",
+            "headers": [],
         }
         self._expect_more()
 
@@ -287,14 +292,12 @@ class ClientConnection(HttpToolsProtocol):
         self._phase = BODY
         self._head_bytes += len(target)
         self._body_bytes = 0
-        scope: Any = {
-            **self._scope_of_all,
-            "http_version": http_version,
-            "method": method.decode("ascii"),
-            "path": target.partition(b"?")[0].decode("ascii"),
-            "raw_path": target,
-            "headers": self.headers,
-        }
+        scope: Any = self._scope_of_all.copy()
+        scope["http_version"] = http_version
+        scope["method"] = method.decode("ascii")
+        scope["path"] = target.partition(b"?")[0].decode("ascii")
+        scope["raw_path"] = target
+        scope["headers"] = self.headers
         self.scope = scope
         previous = self.cycle
         self.cycle = AnswerCycle(
@@ -337,11 +340,9 @@ class ClientConnection(HttpToolsProtocol):
         if self._refusal is not None and not self._is_answering():
             self._answer_refusal(self._refusal)
 
-    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+    def _start_asgi_task(self, cycle: AnswerCycle, app: ASGI3Application) -> None:  # type: ignore[override]
         self._answering = cycle
-        task = self.loop.create_task(cycle.run_asgi(app))
-        self.tasks.add(task)
-        task.add_done_callback(self.tasks.discard)
+        cycle.start(app, self.loop, self.tasks)
 
     # Connections that wait for another request
 

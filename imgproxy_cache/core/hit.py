@@ -175,7 +175,7 @@ def hit_head(fields: Headers, status: int) -> bytes:
 
     The fields say where the body ends, if the status has one.
     """
-    lines = [name + b": " + value for name, value in fields]
+    lines = [b": ".join(field) for field in fields]
     status_line = _STATUS_LINES.get(status) or b"HTTP/1.1 %d " % status
     return b"\r\n".join([status_line, *lines, b"", b""])
 
