@@ -319,20 +319,21 @@ class Passenger:
     async def beginning(self) -> None:
         """Wait for status and header fields."""
         flight = self.flight
-        while not flight.has_begun:
+        while self._is_gone or not flight.has_begun:
             await self._progress()
         if flight.error is not None and flight.chunk(0) is None:
             raise flight.error  # nothing was sent yet: an answer of its own is still possible
 
     async def next_chunk(self) -> tuple[bytes, bool]:
         """Wait for more of the body; the flag says that nothing follows."""
-        while (taken := self.take()) is None:
+        while self._is_gone or (taken := self.take()) is None:
             await self._progress()
         return taken
 
     async def end(self) -> None:
         """Wait until all of the answer is there, or it turned out to be too large for that."""
-        while not self.flight.is_over and not self.flight.is_streaming:
+        flight = self.flight
+        while self._is_gone or not (flight.is_over or flight.is_streaming):
             await self._progress()
 
     def take(self) -> tuple[bytes, bool] | None:
@@ -356,12 +357,10 @@ class Passenger:
     def leave(self) -> None:
         self.flight.leave(self)
 
-    async def _progress(self) -> None:
+    def _progress(self) -> asyncio.Future[None]:
         if self._is_gone:
             raise ClientGone
         if self.flight.error is not None:
             raise self.flight.error
         self._wakeup = self.flight.progress()
-        await self._wakeup
-        if self._is_gone:
-            raise ClientGone
+        return self._wakeup

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Hashable
+from collections.abc import Awaitable, Callable, Hashable
 from contextlib import suppress
 from math import floor
 from typing import Final, Protocol
@@ -254,16 +254,19 @@ class Proxy:
                 passenger.leave()
         return outcome, collapsed
 
-    async def _beginning(self, passenger: Passenger, found: Found | None) -> None:
+    def _beginning(self, passenger: Passenger, found: Found | None) -> Awaitable[None]:
+        """Wait for imgproxy's status, but not for long where `found` may be given on error."""
+        if found is None or not self._may_be_given_on_error(found):
+            return passenger.beginning()
+        return self._beginning_in_time(passenger)
+
+    async def _beginning_in_time(self, passenger: Passenger) -> None:
         """
-        Wait for imgproxy's status, but not for long where `found` may be given on error.
+        Wait for imgproxy's status, but not for long.
 
         Raises:
-            UpstreamTimedOut: that is better now; the fetch goes on, and what it brings is kept
+            UpstreamTimedOut: the fetch goes on, and what it brings is kept
         """
-        if found is None or not self._may_be_given_on_error(found):
-            await passenger.beginning()
-            return
         try:
             async with asyncio.timeout_at(passenger.flight.began_at + self._patience_seconds):
                 await passenger.beginning()
