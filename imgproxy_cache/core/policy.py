@@ -83,7 +83,7 @@ def why_not_stored(
     *,
     method: str,
     path: ImgproxyPath | None,
-    request_headers: Headers,
+    credentials: NotStored | None,
     status: int,
     fields: Mapping[bytes, bytes],
     now: float,
@@ -91,8 +91,8 @@ def why_not_stored(
     """
     The first reason not to store an answer of which the head is known; None if there is none.
 
-    `request_headers` are those that imgproxy was sent, names in lower case;
-    `fields` the answer's by lower-case name, repeated ones joined by commas.
+    `credentials` is of :func:`why_not_by_credentials`; `fields` are the answer's by
+    lower-case name, repeated ones joined by commas.
     None is not yet a yes: the body has to pass :func:`why_not_stored_whole`.
     """
     if method != "GET":
@@ -101,7 +101,7 @@ def why_not_stored(
     if rules.secret is not None and not rules.store_secret:
         return NotStored.SECRET
     return (
-        _why_not_by_credentials(rules, request_headers)
+        credentials
         or _why_not_by_options(path)
         or _why_not_by_spelling(rules, path)
         or _why_not_by_content(path, status, fields, svg_is_safe=rules.store_svg)
@@ -118,7 +118,7 @@ def why_not_kept(
     *,
     method: str,
     path: ImgproxyPath | None,
-    request_headers: Headers,
+    credentials: NotStored | None,
     status: int,
     fields: Mapping[bytes, bytes],
     now: float,
@@ -133,7 +133,7 @@ def why_not_kept(
     if method != "GET":
         return NotStored.METHOD
     return (
-        _why_not_by_credentials(rules, request_headers)
+        credentials
         or _why_not_by_options(path)
         or _why_not_by_content(path, status, fields, svg_is_safe=True)
         or _why_not_by_lifetime(rules, fields, now, least_seconds=0)
@@ -163,16 +163,21 @@ def accept_is_ignored(rules: StorageRules, path: ImgproxyPath | None) -> bool:
     return _accept_is_fixed_by(path, rules) and not rules.formats_are_negotiated
 
 
-def _why_not_by_credentials(rules: StorageRules, request_headers: Headers) -> NotStored | None:
+def why_not_by_credentials(
+    request_headers: Headers, *, secret: bytes | None, cookie_passthrough: bool
+) -> NotStored | None:
+    """
+    The reason in a request's fields not to store its answer, None if there is none.
+
+    They are those that imgproxy is sent, names in lower case.
+    """
     has_cookies = False
     for name, value in request_headers:
-        if name == b"authorization" and (
-            rules.secret is None or not is_bearer_of(value, rules.secret)
-        ):
+        if name == b"authorization" and (secret is None or not is_bearer_of(value, secret)):
             return NotStored.AUTHORIZATION
         if name == b"cookie":
             has_cookies = True
-    return NotStored.COOKIE if has_cookies and rules.cookie_passthrough else None
+    return NotStored.COOKIE if has_cookies and cookie_passthrough else None
 
 
 def _why_not_by_options(path: ImgproxyPath | None) -> NotStored | None:

@@ -12,6 +12,7 @@ from imgproxy_cache.core.headers import (
     Headers,
     request_headers_for_upstream,
 )
+from imgproxy_cache.core.policy import NotStored, why_not_by_credentials
 from imgproxy_cache.core.sharing import Sharing, sharing_by_fields
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9_-]+")  # what imgproxy echoes
@@ -33,6 +34,8 @@ class RequestFields(NamedTuple):
     request_id: bytes | None
     has_body: bool
     sharing: Sharing | None
+    credentials: NotStored | None
+    """Why they forbid to keep the answer."""
     for_tiers: bool
     """Read as those of a request that the tiers may answer, as far as they let it."""
     may_read: bool
@@ -75,6 +78,9 @@ def read_request_fields(
         request_id=_request_id(for_upstream),
         has_body=has_body(received),
         sharing=sharing_by_fields(for_upstream, cookie_passthrough=cookie_passthrough),
+        credentials=why_not_by_credentials(
+            for_upstream, secret=secret, cookie_passthrough=cookie_passthrough
+        ),
         for_tiers=for_tiers,
         may_read=tiers_may_answer,
         conditions=conditions,

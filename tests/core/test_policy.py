@@ -13,6 +13,7 @@ from imgproxy_cache.core.policy import (
     NotStored,
     StorageRules,
     accept_is_ignored,
+    why_not_by_credentials,
     why_not_kept,
     why_not_stored,
     why_not_stored_whole,
@@ -52,7 +53,7 @@ class Judge(Protocol):
         *,
         method: str,
         path: ImgproxyPath | None,
-        request_headers: Headers,
+        credentials: NotStored | None,
         status: int,
         fields: Mapping[bytes, bytes],
         now: float,
@@ -68,10 +69,16 @@ def why_not(changed: dict[str, Any], judge: Judge = why_not_stored) -> NotStored
         rules,
         method=given["method"],
         path=read_path(given["target"], rules.path_rules),
-        request_headers=given["request_headers"],
+        credentials=credentials(given["request_headers"], rules),
         status=given["status"],
         fields=read_answer_fields(given["status"], headers).by_name,
         now=NOW,
+    )
+
+
+def credentials(request_headers: Headers, rules: StorageRules) -> NotStored | None:
+    return why_not_by_credentials(
+        request_headers, secret=rules.secret, cookie_passthrough=rules.cookie_passthrough
     )
 
 
@@ -551,7 +558,7 @@ def verdict(tape: Tape, judge: Judge) -> str:
         rules,
         method=tape.method,
         path=read_path(tape.target, rules.path_rules),
-        request_headers=tape.request_headers,
+        credentials=credentials(tape.request_headers, rules),
         status=tape.status,
         fields=read_answer_fields(tape.status, tape.headers).by_name,
         now=NOW,
