@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Awaitable
 from dataclasses import dataclass
 from email.utils import formatdate
 from time import perf_counter
-from typing import Final
+from typing import Final, Protocol
 
-from starlette.types import Receive, Send
+from starlette.types import Receive
 
 from imgproxy_cache.core.cache_status import Forwarded, cache_status_of_failure
 from imgproxy_cache.core.conditional import reply
@@ -28,21 +27,44 @@ BODY_TOO_LARGE: Final = "body-too-large"
 CLIENT_GONE: Final = "client-gone"
 
 
+class Recipient(Protocol):
+    """What one client is given, on its way there: :class:`~imgproxy_cache.cycle.AnswerCycle`."""
+
+    @property
+    def is_behind(self) -> bool: ...
+
+    async def caught_up(self) -> None: ...
+
+    def begin(self, status: int, headers: Headers) -> None: ...
+
+    def write(self, body: bytes, *, is_last: bool) -> None: ...
+
+
 @dataclass(slots=True)
 class Answer:
     """What one client is given, and how much of it so far."""
 
     request: Request
-    send: Send
+    recipient: Recipient
     status: int = 0
     size: int = 0
     first_byte_at: float = 0.0
     """On perf_counter's clock."""
 
-    def begin(self, status: int, headers: Headers) -> Awaitable[None]:
+    def begin(self, status: int, headers: Headers) -> None:
         self.status = status
         self.first_byte_at = perf_counter()
-        return self.send({"type": "http.response.start", "status": status, "headers": headers})
+        self.recipient.begin(status, headers)
+
+    async def write(self, body: bytes, *, is_last: bool) -> None:
+        """Send so much of the body, as fast as the client takes it."""
+        recipient = self.recipient
+        if recipient.is_behind:  # with the answer before this one
+            await recipient.caught_up()
+        recipient.write(body, is_last=is_last)
+        self.size += len(body)
+        if recipient.is_behind:
+            await recipient.caught_up()
 
     async def end(self, body: bytes, start: int = 0, end: int | None = None) -> None:
         """
@@ -51,12 +73,11 @@ class Answer:
         A client that reads slowly has no copy of all of it: that is there once for all of them.
         """
         end = len(body) if end is None else end
-        more_body = True
-        while more_body:
-            more_body = end - start > PIECE_BYTES
-            piece = body[start : start + PIECE_BYTES if more_body else end]
-            await self.send({"type": "http.response.body", "body": piece, "more_body": more_body})
-            self.size += len(piece)
+        is_last = False
+        while not is_last:
+            is_last = end - start <= PIECE_BYTES
+            piece = body[start : end if is_last else start + PIECE_BYTES]
+            await self.write(piece, is_last=is_last)
             start += len(piece)
 
 
@@ -89,7 +110,7 @@ async def give(found: Found, answer: Answer, *, now: float, cache_status: bytes)
         request_id=request.fields.request_id,
         size=found.size,
     )
-    await answer.begin(what.status, what.fields)
+    answer.begin(what.status, what.fields)
     if what.end:
         await answer.end(found.kept.body, what.start, what.end)
     else:
@@ -128,7 +149,7 @@ async def _answer(status: int, reason: str, headers: Headers, answer: Answer) ->
         (b"X-Request-ID", answer.request.fields.request_id or new_request_id()),
         *headers,
     ]
-    await answer.begin(status, headers)
+    answer.begin(status, headers)
     await answer.end(body)
 
 

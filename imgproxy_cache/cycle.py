@@ -86,17 +86,17 @@ class AnswerCycle(RequestResponseCycle):
         try:
             await app(self.scope, self.receive, self.send)
             if not self.response_complete:
-                await self._end_in_its_place()
+                self._end_in_its_place()
         except asyncio.CancelledError:  # a stop ran out of time
             reset(self.transport)
             raise
         except Exception:
             log.exception("request.crashed", message="this is a bug: please report it")
-            await self._end_in_its_place()
+            self._end_in_its_place()
         finally:
             self._tasks.discard(self._task)
 
-    async def _end_in_its_place(self) -> None:
+    def _end_in_its_place(self) -> None:
         """The application has ended, and not its answer."""
         if self.response_complete or self.disconnected:
             return
@@ -105,9 +105,10 @@ class AnswerCycle(RequestResponseCycle):
         else:
             self.keep_alive = False
             body = b"internal error\n"
-            fields = [(b"Content-Length", b"%d" % len(body)), (b"Cache-Control", b"no-store")]
-            await self.send({"type": "http.response.start", "status": 500, "headers": fields})
-            await self.send({"type": "http.response.body", "body": body})
+            self.begin(
+                500, [(b"Content-Length", b"%d" % len(body)), (b"Cache-Control", b"no-store")]
+            )
+            self.write(body, is_last=True)
 
     async def receive(self) -> ASGIReceiveEvent:
         if self.waiting_for_100_continue and not self.transport.is_closing():
@@ -129,18 +130,62 @@ class AnswerCycle(RequestResponseCycle):
         return self.more_body or self._was_told_all
 
     async def send(self, message: ASGISendEvent) -> None:
+        """As ASGI has it; a message costs 0.5 us more than what it comes to."""
+        if message["type"] == "http.response.start":
+            self.begin(message["status"], message["headers"])  # type: ignore[arg-type]
+        elif message["type"] == "http.response.body":
+            if self.is_behind:
+                await self.caught_up()
+            self.write(message.get("body", b""), is_last=not message.get("more_body", False))
+            if self.is_behind:
+                await self.caught_up()
+
+    # For an application that knows us
+
+    @property
+    def is_behind(self) -> bool:
+        """The client is still to take what it was sent, of this answer or of the one before."""
+        return self.flow.write_paused
+
+    async def caught_up(self) -> None:
+        """Wait until it has taken most of that, or has gone."""
+        await self.flow.drain()
+
+    def begin(self, status: int, headers: Headers) -> None:
+        """Begin the answer; its head goes with the first bytes of the body."""
+        self.response_started = True
+        self.waiting_for_100_continue = False
+        self._head = self._head_of(status, headers)
+
+    def write(self, body: bytes, *, is_last: bool) -> None:
+        """Send so much of the body now, however far the client is behind."""
         if self.disconnected:
             return
-        if message["type"] == "http.response.start":
-            self.response_started = True
-            self.waiting_for_100_continue = False
-            self._head = self._head_of(message["status"], message["headers"])  # type: ignore[arg-type]
-        elif message["type"] == "http.response.body":
-            if self.flow.write_paused:  # with the answer before this one
-                await self.flow.drain()
-            self._write_body(message.get("body", b""), message.get("more_body", False))
-            if self.flow.write_paused and not self.disconnected:
-                await self.flow.drain()
+        head, self._head = self._head, b""
+        if self.scope["method"] == "HEAD":
+            body = b""
+        elif self.chunked_encoding:
+            body = (b"%x\r\n%b\r\n" % (len(body), body)) if body else b""
+            if is_last:
+                body += b"0\r\n\r\n"
+        else:
+            self.expected_content_length -= len(body)
+            if self.expected_content_length < 0:
+                raise RuntimeError("the body is longer than its Content-Length")
+        if head or body:
+            self.transport.write(head + body if head else body)
+        if is_last:
+            self._end()
+
+    def _end(self) -> None:
+        if 0 < self.expected_content_length < sys.maxsize // 2:
+            raise RuntimeError("the body is shorter than its Content-Length")
+        self.response_complete = True
+        if self.message_event is not NOBODY_WAITS:
+            self.message_event.set()
+        if not self.keep_alive:
+            self.transport.close()
+        self.on_response()
 
     def _head_of(self, status: int, headers: Headers) -> bytes:
         lines = [b": ".join(field) for field in headers]
@@ -158,30 +203,6 @@ class AnswerCycle(RequestResponseCycle):
             lines.append(b"Connection: close")
         status_line = _STATUS_LINES.get(status) or b"HTTP/1.1 %d " % status
         return b"\r\n".join([status_line, *lines, b"", b""])
-
-    def _write_body(self, body: bytes, more_body: bool) -> None:
-        head, self._head = self._head, b""
-        if self.scope["method"] == "HEAD":
-            body = b""
-        elif self.chunked_encoding:
-            body = (b"%x\r\n%b\r\n" % (len(body), body)) if body else b""
-            if not more_body:
-                body += b"0\r\n\r\n"
-        else:
-            self.expected_content_length -= len(body)
-            if self.expected_content_length < 0:
-                raise RuntimeError("the body is longer than its Content-Length")
-        if head or body:
-            self.transport.write(head + body if head else body)
-        if not more_body:
-            if 0 < self.expected_content_length < sys.maxsize // 2:
-                raise RuntimeError("the body is shorter than its Content-Length")
-            self.response_complete = True
-            if self.message_event is not NOBODY_WAITS:
-                self.message_event.set()
-            if not self.keep_alive:
-                self.transport.close()
-            self.on_response()
 
 
 _LINGER_FOR_NO_TIME: Final = struct.pack("ii", 1, 0)

@@ -130,7 +130,7 @@ class ClientConnection(HttpToolsProtocol):
         self.fields: RequestFields | None = None  # kept here for the application
         self._idle_since = 0.0  # on perf_counter's clock
         self.pipeline: deque[tuple[AnswerCycle, ASGI3Application]] = deque()  # type: ignore[assignment]
-        self._answering: AnswerCycle
+        self.answering: AnswerCycle  # what the client is given, or was last
 
     @property
     def has_refused(self) -> bool:
@@ -139,7 +139,7 @@ class ClientConnection(HttpToolsProtocol):
 
     def break_off(self) -> None:
         """End the connection so that the client sees that its answer is not whole."""
-        self._answering.disconnected = True  # uvicorn need not complain of what is meant
+        self.answering.disconnected = True  # uvicorn need not complain of what is meant
         reset(self.transport)
 
     # asyncio.Protocol
@@ -175,7 +175,7 @@ class ClientConnection(HttpToolsProtocol):
                 timer.cancel()
         super().connection_lost(exc)
         if self.cycle is not None:  # with a pipeline, not the one that is being answered
-            self._answering.disconnected = True
+            self.answering.disconnected = True
         self.is_lost = True
         if self._socket is not None:
             self._socket.detach()  # the transport closes it
@@ -244,7 +244,7 @@ class ClientConnection(HttpToolsProtocol):
     def read_alone(self) -> bytes | None:
         """What the fast lane can learn from: see :class:`~imgproxy_cache.proxy.Client`."""
         read, self._read = self._read, None
-        return read if self._answering.keep_alive else None
+        return read if self.answering.keep_alive else None
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -341,7 +341,7 @@ class ClientConnection(HttpToolsProtocol):
             self._answer_refusal(self._refusal)
 
     def _start_asgi_task(self, cycle: AnswerCycle, app: ASGI3Application) -> None:  # type: ignore[override]
-        self._answering = cycle
+        self.answering = cycle
         cycle.start(app, self.loop, self.tasks)
 
     # Connections that wait for another request
@@ -418,7 +418,7 @@ class ClientConnection(HttpToolsProtocol):
         self._was_refused(refusal, self.url[:MAX_TARGET_BYTES])
         if self._phase is BODY and self.pipeline:  # it has not begun, and will not
             self.pipeline.popleft()
-            self.cycle = self.pipeline[0][0] if self.pipeline else self._answering
+            self.cycle = self.pipeline[0][0] if self.pipeline else self.answering
             self._phase = IDLE
         if self._phase is not BODY and self._is_answering():
             return  # its turn comes in on_response_complete

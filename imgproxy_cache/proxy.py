@@ -20,6 +20,7 @@ from imgproxy_cache.answer import (
     BODY_TOO_LARGE,
     CLIENT_GONE,
     Answer,
+    Recipient,
     answer_failure,
     give,
     name_of,
@@ -75,6 +76,10 @@ class Client(Protocol):
     """The client hung up."""
     on_lost: Callable[[], None] | None
     """Called when it does."""
+
+    @property
+    def answering(self) -> Recipient:
+        """Where the answer to the request goes whose turn it is."""
 
     @property
     def has_refused(self) -> bool:
@@ -138,7 +143,7 @@ class Proxy:
         began = time.perf_counter()
         client: Client = scope["extensions"]["imgproxy_cache"]
         request = self._read(scope, client)
-        answer = Answer(request, send)
+        answer = Answer(request, client.answering)
         if request.fields.has_body:
             problem = await read_away_body(scope["headers"], receive)
             if problem == BODY_TOO_LARGE:
@@ -402,22 +407,21 @@ def _board(flight: Flight, client: Client) -> Passenger:
 async def _relay(
     passenger: Passenger, answer: Answer, forwarded: Forwarded, collapsed: bool
 ) -> None:
-    flight, request, send = passenger.flight, answer.request, answer.send
+    flight, request = passenger.flight, answer.request
     headers = answer_headers(
         flight.fields,
         cache_status=cache_status(flight.why_not_stored, collapsed=collapsed, forwarded=forwarded),
         request_id=(request.fields.request_id or new_request_id()) if collapsed else None,
         hides_etag=request.resource is not None,
     )
-    await answer.begin(flight.status, headers)
+    answer.begin(flight.status, headers)
     if not flight.is_over and flight.chunk(0) is None:
         # The head waits for the first bytes of a body, to go with them; not for imgproxy.
-        await send({"type": "http.response.body", "body": b"", "more_body": True})
+        await answer.write(b"", is_last=False)
     is_last = False
     while not is_last:
         chunk, is_last = passenger.take() or await passenger.next_chunk()
-        await send({"type": "http.response.body", "body": chunk, "more_body": not is_last})
-        answer.size += len(chunk)
+        await answer.write(chunk, is_last=is_last)
 
 
 def _log_failure(answer: Answer, error: UpstreamError) -> None:
