@@ -21,13 +21,14 @@ class Store(Protocol):
     and from many processes.
 
     What images pass through (:meth:`put`, :meth:`create`, :meth:`find`, :meth:`get`) blocks, and is
-    called in threads: for an object store that is 55 us of CPU where an awaited put would be 80,
-    and 80 where an awaited get would be 100.  It ends by itself, with an error of kind
-    ``timeout`` if need be.
+    called in threads: over obstore that is 55 us of CPU where an awaited put would be 80, and 80
+    where an awaited get would be 100.  It ends by itself, with an error of kind ``timeout`` if need
+    be.
 
     Every method raises :class:`~imgproxy_cache.errors.StoreError` when the
     store itself fails: a missing image is no failure, a missing bucket is one
-    (of kind ``bucket``).  Nothing is tried twice.
+    (of kind ``bucket``).  Nothing is tried twice, but what was sent over a connection that the
+    store was closing.
     """
 
     @property

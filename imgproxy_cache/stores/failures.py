@@ -68,6 +68,7 @@ _KIND_BY_CODE = {
     "RequestTimeTooSkewed": "clock",
     "AuthorizationHeaderMalformed": "region",
     "PermanentRedirect": "region",
+    "TemporaryRedirect": "region",
     "IllegalLocationConstraintException": "region",
     "EntityTooLarge": "too-large",
     "RequestBodyTooLarge": "too-large",
@@ -104,22 +105,21 @@ def store_error(exc: BaseException, operation: str, location: ObjectLocation) ->
     return _store_error(kind, cause, operation, location)
 
 
-def error_of_answer(
-    status: int, body: bytes, operation: str, location: S3Location
-) -> StoreError | None:
-    """What an answer to a GET that is no object means; None where only the key is missing."""
-    text = body.decode("utf-8", "replace")
-    if status == 404 and is_missing_key(text):
-        return None
-    kind, cause = _kind_and_cause_by_code(text) or (
-        _kind_by_status(str(status)),
-        f"{_endpoint(location.endpoint)}answered {status} {responses.get(status, '')}".strip(),
-    )
-    return _store_error(kind, cause, operation, location)
+def error_of_answer(status: int, body: bytes, operation: str, location: S3Location) -> StoreError:
+    """What an answer of S3 means that is none to what was asked."""
+    said = _kind_and_cause_by_code(body.decode("utf-8", "replace"))
+    if said is None and status == 404:
+        said = "bucket", "no such bucket or container"
+    if said is None:
+        answered = f"answered {status} {responses.get(status, '')}".strip()
+        said = _kind_by_status(str(status)), f"{_endpoint(location.endpoint)}{answered}"
+    return _store_error(*said, operation, location)
 
 
-def error_of_transport(error: UpstreamError, operation: str, location: S3Location) -> StoreError:
-    """What it means that there is no whole answer."""
+def error_of_transport(
+    error: UpstreamError | OSError, operation: str, location: S3Location
+) -> StoreError:
+    """What it means that there is no whole answer of S3."""
     kind, cause = _kind_and_cause_of_connection(error)
     return _store_error(kind, f"{_endpoint(location.endpoint)}{cause}", operation, location)
 
@@ -192,18 +192,20 @@ def _transport_kind_and_cause(exc: BaseException, text: str) -> tuple[str, str]:
     return "other", f"{type(exc).__name__}: {_first_line(text)}"
 
 
-def _kind_and_cause_of_connection(error: UpstreamError) -> tuple[str, str]:
+def _kind_and_cause_of_connection(error: UpstreamError | OSError) -> tuple[str, str]:
     """In the words that :data:`_TRANSPORT` has for obstore's."""
-    cause = error.__cause__
+    cause = error.__cause__ or error
     if isinstance(cause, ssl.SSLError):
         return "tls", _cause_of_tls(cause)
     if isinstance(cause, socket.gaierror):
         return "unreachable", "no such host"
     if isinstance(cause, ConnectionRefusedError):
         return "unreachable", "connection refused"
-    if isinstance(error, UpstreamTimedOut):
+    if isinstance(cause, UpstreamTimedOut | TimeoutError):
         return "timeout", "no answer in time"
-    return "unreachable", f"cannot connect: {error}" if cause else f"it {error}"
+    if isinstance(cause, OSError):
+        return "unreachable", f"cannot connect: {cause.strerror or error}"
+    return "unreachable", f"it {error}"
 
 
 def _cause_of_tls(exc: ssl.SSLError) -> str:

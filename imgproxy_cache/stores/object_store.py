@@ -1,4 +1,8 @@
-"""Images as objects of S3, Google Cloud Storage or Azure Blob Storage, over obstore."""
+"""
+Images as objects of S3, Google Cloud Storage or Azure Blob Storage.
+
+Over obstore, but for what every image of S3 pays for: see `s3_writer.py` and `s3_reader.py`.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +12,8 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from datetime import timedelta
 from functools import partial
-from ipaddress import ip_address
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 import obstore
 from obstore.exceptions import AlreadyExistsError
@@ -28,16 +30,16 @@ from imgproxy_cache.stores.failures import (
     store_error,
 )
 from imgproxy_cache.stores.reader import Reader, threaded_reader
-from imgproxy_cache.stores.s3_reader import is_reached_directly, s3_reader
+from imgproxy_cache.stores.s3 import DirectS3, open_s3
+from imgproxy_cache.stores.s3_reader import s3_reader
 
 if TYPE_CHECKING:
     from obstore import Attributes
-    from obstore.store import ClientConfig, S3Credential
+    from obstore.store import ClientConfig
 
-    from imgproxy_cache.stores.credentials import AwsCredentials
 
 Client = S3Store | GCSStore | AzureStore
-OpenReader = Callable[[], AbstractAsyncContextManager[Reader]]
+
 
 # Shorter than the idle limit of any store we know (5 seconds with versitygw and azurite): nothing
 # is tried twice here, so a connection that the other side is about to close must not be used.
@@ -49,6 +51,7 @@ CHECK_SECONDS = 5.0
 # Fields of Image kept as metadata.  Azure wants names that C# would take: `path_sha256`.
 METADATA = ("path_sha256", "content_sha256", "stored_at")
 
+_KEY = re.compile(r"[0-9a-f]{32}")
 _FILENAME = re.compile(r'(inline|attachment); filename="(.*)"')
 
 
@@ -60,12 +63,12 @@ class ObjectStore:
         client: Client,
         client_for_small: Client,
         location: ObjectLocation,
-        open_reader: OpenReader | None,
+        s3: DirectS3 | None,
     ) -> None:
         self._client = client
         self._client_for_small = client_for_small
         self._location = location
-        self._open_reader = open_reader
+        self._s3 = s3
         self._has_conditional_writes = True
         is_azure = isinstance(location, AzureLocation)
         self._metadata = [
@@ -77,33 +80,35 @@ class ObjectStore:
         return str(self._location)
 
     def put(self, key: Key, image: Image) -> None:
-        name = object_name(self._location.folder, key)
         try:
-            self._put(name, image, "overwrite")
+            self._put(key, image, "overwrite")
         except Exception as exc:
-            raise self._error(exc, f"put {name}") from exc
+            raise self._error(exc, f"put {key}") from exc
 
     def create(self, key: Key, image: Image) -> bool:
         if not self._has_conditional_writes:
             return self._create_after_a_look(key, image)
-        name = object_name(self._location.folder, key)
         try:
-            self._put(name, image, "create")
-        except AlreadyExistsError:
+            self._put(key, image, "create")
+        except (AlreadyExistsError, FileExistsError):
             return False
         except Exception as exc:
             if not lacks_conditional_writes(exc):
-                raise self._error(exc, f"put {name}") from exc
+                raise self._error(exc, f"put {key}") from exc
             self._has_conditional_writes = False
             return self._create_after_a_look(key, image)
         return True
 
-    def _put(self, name: str, image: Image, mode: Literal["create", "overwrite"]) -> None:
+    def _put(self, key: Key, image: Image, mode: Literal["create", "overwrite"]) -> None:
+        name, attributes = self._name(key), self._attributes(image)
+        if self._s3 is not None:
+            self._s3.writer.put(key, image, attributes, only_new=mode == "create")
+            return
         obstore.put(
             self._client if len(image.body) > SMALL_BYTES else self._client_for_small,
             name,
             image.body,
-            attributes=self._attributes(image),
+            attributes=attributes,
             mode=mode,
             use_multipart=False,
         )
@@ -115,7 +120,7 @@ class ObjectStore:
         return True
 
     def find(self, key: Key) -> StoredObject | None:
-        name = object_name(self._location.folder, key)
+        name = self._name(key)
         try:
             # obstore's `head` leaves the metadata out.
             found = obstore.get(self._client_for_small, name, options={"head": True})
@@ -129,7 +134,7 @@ class ObjectStore:
         return StoredObject(found.meta["size"], found.meta["e_tag"], *ours)
 
     def get(self, key: Key, max_bytes: int | None = None) -> Image | None:
-        name = object_name(self._location.folder, key)
+        name = self._name(key)
         try:
             found = obstore.get(self._client_for_small, name)
             size = found.meta["size"]
@@ -144,10 +149,10 @@ class ObjectStore:
         raise StoredTooLargeError(size, operation=f"get {name}", place=self.place)
 
     def reader(self) -> AbstractAsyncContextManager[Reader]:
-        return threaded_reader(self) if self._open_reader is None else self._open_reader()
+        return threaded_reader(self) if self._s3 is None else s3_reader(self._s3.access)
 
     async def delete(self, key: Key) -> None:
-        name = object_name(self._location.folder, key)
+        name = self._name(key)
         try:
             await obstore.delete_async(self._client, name)
         except FileNotFoundError as exc:
@@ -195,8 +200,19 @@ class ObjectStore:
             stored_at=stored_at,
         )
 
+    def _name(self, key: Key) -> str:
+        """
+        Of its object.
+
+        Raises:
+            StoreError: that is no key, and might lead elsewhere
+        """
+        if not _KEY.fullmatch(key):
+            raise store_error(ValueError(f"no key: {key[:100]!a}"), "name", self._location)
+        return object_name(self._location.folder, key)
+
     def _error(self, exc: Exception, operation: str) -> StoreError:
-        return store_error(exc, operation, self._location)
+        return exc if isinstance(exc, StoreError) else store_error(exc, operation, self._location)
 
 
 @asynccontextmanager
@@ -220,8 +236,12 @@ async def open_object_store(
         "pool_idle_timeout": POOL_IDLE,
         "user_agent": "imgproxy-cache",
     }
+
+    def seconds(size: int) -> float:
+        return small_timeout_seconds if size <= SMALL_BYTES else timeout_seconds
+
     try:
-        open_client, open_reader = await _openers(location)
+        open_client, s3 = await _opener(location, seconds)
         client = open_client(client_options)
         client_options["timeout"] = timedelta(seconds=small_timeout_seconds)
         client_for_small = open_client(client_options)
@@ -229,110 +249,23 @@ async def open_object_store(
         raise
     except Exception as exc:
         raise store_error(exc, "open", location) from exc
-    yield ObjectStore(client, client_for_small, location, open_reader)
+    try:
+        yield ObjectStore(client, client_for_small, location, s3)
+    finally:
+        if s3 is not None:
+            s3.writer.close()
 
 
-async def _openers(
-    location: ObjectLocation,
-) -> tuple[Callable[[ClientConfig], Client], OpenReader | None]:
-    """What opens a client of obstore's, and a reader where there is one of our own."""
+async def _opener(
+    location: ObjectLocation, seconds: Callable[[int], float]
+) -> tuple[Callable[[ClientConfig], Client], DirectS3 | None]:
     match location:
         case S3Location():
-            return await _s3_openers(location)
+            return await open_s3(location, seconds)
         case GcsLocation():
             return partial(_gcs_client, location), None
         case AzureLocation():
             return partial(_azure_client, location), None
-
-
-async def _s3_openers(
-    location: S3Location,
-) -> tuple[Callable[[ClientConfig], S3Store], OpenReader | None]:
-    credentials = await asyncio.to_thread(_aws_credentials)
-    certificates = None
-    if credentials.ca_bundle:
-        certificates = _certificates(credentials.ca_bundle, location)
-    for_threads = _for_any_thread(credentials, asyncio.get_running_loop())
-    open_client = partial(_s3_client, location, certificates, for_threads)
-    if not is_reached_directly(location):
-        return open_client, None
-    return open_client, partial(s3_reader, location, credentials, certificates)
-
-
-def _s3_client(
-    location: S3Location,
-    certificates: bytes | None,
-    credentials: Callable[[], S3Credential],
-    client_options: ClientConfig,
-) -> S3Store:
-    client_options["allow_http"] = location.endpoint.startswith("http://")
-    if certificates is not None:
-        client_options["root_certificate"] = certificates
-    return S3Store(
-        location.bucket,
-        # Twice, and signing on: obstore reads variables of its own, which would go first.
-        endpoint=location.endpoint,
-        aws_endpoint_url_s3=location.endpoint,
-        skip_signature=False,
-        region=location.region,
-        virtual_hosted_style_request=False,
-        unsigned_payload=_nobody_listens_to(location.endpoint),
-        # Many servers know only the plain DELETE.
-        disable_bulk_delete=True,
-        client_options=client_options,
-        retry_config={"max_retries": 0},
-        credential_provider=credentials,
-    )
-
-
-def _for_any_thread(
-    credentials: AwsCredentials, loop: asyncio.AbstractEventLoop
-) -> Callable[[], S3Credential]:
-    """
-    The credentials for the thread that needs them, which waits while the event loop finds them.
-
-    obstore asks an asynchronous provider from within an event loop only.
-    """
-
-    def ask() -> S3Credential:
-        return asyncio.run_coroutine_threadsafe(credentials(), loop).result()
-
-    return ask
-
-
-def _nobody_listens_to(endpoint: str) -> bool:
-    """
-    Whether what is sent there needs no hash in its signature: under TLS, or on this machine.
-
-    It would cost 25 to 40 us for 30 KB, as much as all that we add to obstore's own work.
-    """
-    url = urlsplit(endpoint)
-    if url.scheme == "https" or url.hostname == "localhost":
-        return True
-    try:
-        return ip_address(url.hostname or "").is_loopback
-    except ValueError:
-        return False
-
-
-def _aws_credentials() -> AwsCredentials:
-    """Imported where it is needed: the AWS libraries take 30 MB and half a second."""
-    from imgproxy_cache.stores.credentials import AwsCredentials  # noqa: PLC0415
-
-    return AwsCredentials()
-
-
-def _certificates(ca_bundle: str, location: S3Location) -> bytes:
-    try:
-        return Path(ca_bundle).read_bytes()
-    except OSError as exc:
-        raise StoreError(
-            operation="open",
-            place=str(location),
-            cause=f"{ca_bundle}: {exc.strerror}",
-            hint="fix AWS_CA_BUNDLE",
-            kind="tls",
-        ) from exc
 
 
 def _gcs_client(location: GcsLocation, client_options: ClientConfig) -> GCSStore:

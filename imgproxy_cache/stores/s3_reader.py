@@ -9,30 +9,26 @@ obstore.
 from __future__ import annotations
 
 import asyncio
-import ssl
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from datetime import timedelta
-from typing import TYPE_CHECKING
-from urllib.parse import SplitResult, urlsplit
-from urllib.request import getproxies, proxy_bypass
 
-from imgproxy_cache.core.aws_signature import GetSigner, object_path
+from imgproxy_cache.core.aws_signature import RequestSigner
 from imgproxy_cache.core.framing import content_length
 from imgproxy_cache.core.headers import Headers
 from imgproxy_cache.core.image import Image
 from imgproxy_cache.core.key import Key, object_name
 from imgproxy_cache.core.location import S3Location
 from imgproxy_cache.errors import StoredTooLargeError, StoreError, UpstreamBroken, UpstreamError
-from imgproxy_cache.stores.failures import error_of_answer, error_of_transport, store_error
+from imgproxy_cache.stores.failures import (
+    error_of_answer,
+    error_of_transport,
+    is_missing_key,
+    store_error,
+)
 from imgproxy_cache.stores.reader import Get, Outcome, Reader
+from imgproxy_cache.stores.s3_access import S3Access
 from imgproxy_cache.upstream import Exchange, Upstream
-
-if TYPE_CHECKING:
-    from obstore.store import S3Credential
-
-    Credentials = Callable[[], Awaitable[S3Credential]]
 
 # A store that answers within 30 ms is asked 1,000 times a second by so many.
 MOST_CONNECTIONS = 32
@@ -42,8 +38,6 @@ CONNECT_SECONDS = 3.0
 SILENT_SECONDS = 10.0
 # Shorter than the idle limit of any store we know (5 seconds with versitygw).
 IDLE_SECONDS = 4.0
-# As obstore has it: keys are asked for again so long before they expire.
-RENEWED_BEFORE = timedelta(minutes=5)
 # Of an answer that is no image, as much is read: what S3 says of an error has some hundred bytes.
 MOST_ERROR_BYTES = 64 * 1024
 
@@ -55,38 +49,27 @@ class S3Reader:
     """
     The :class:`~imgproxy_cache.stores.reader.Reader` of a bucket.
 
-    `credentials` are asked before the first get, and when those that they gave say so; `now` is
-    the time in seconds since the epoch.
+    `now` is the time in seconds since the epoch.
     """
 
     def __init__(
-        self,
-        location: S3Location,
-        upstream: Upstream,
-        credentials: Credentials,
-        *,
-        now: Callable[[], float] = time.time,
+        self, access: S3Access, upstream: Upstream, *, now: Callable[[], float] = time.time
     ) -> None:
-        url = urlsplit(location.endpoint)
-        self.location = location
+        self._access = access
         self._upstream = upstream
-        self._credentials = credentials
         self._now = now
-        self._host = _host(url)
-        self._folder = object_path(url.path, location.bucket, location.folder)
-        self._signer: GetSigner | None = None
-        self._renewed_at = float("inf")
         self._renewing: set[asyncio.Task[None]] = set()
 
     @property
     def place(self) -> str:
-        return str(self.location)
+        return str(self._access.location)
 
     def get(self, key: Key, max_bytes: int, tell: Callable[[Outcome], None]) -> Get:
-        get = _S3Get(self.location, key, max_bytes, tell)
+        get = _S3Get(self._access.location, key, max_bytes, tell)
         now = self._now()
-        if self._signer is not None and now < self._renewed_at:
-            self._send(get, self._signer, now)
+        signer = self._access.signer(now)
+        if signer is not None:
+            self._send(get, signer, now)
         else:
             task = asyncio.create_task(self._send_with_new_keys(get))
             self._renewing.add(task)
@@ -95,27 +78,15 @@ class S3Reader:
 
     async def _send_with_new_keys(self, get: _S3Get) -> None:
         try:
-            keys = await self._credentials()
-            self._signer = GetSigner(
-                host=self._host,
-                region=self.location.region,
-                access_key_id=keys["access_key_id"],
-                secret_access_key=keys["secret_access_key"],
-                token=keys["token"],
-            )
-        except Exception as exc:
-            # Whatever the chain of credentials runs, and keys that no header can carry.
-            get.fail(store_error(exc, get.operation, self.location))
-            return
-        expires_at = keys["expires_at"]
-        self._renewed_at = (
-            float("inf") if expires_at is None else (expires_at - RENEWED_BEFORE).timestamp()
-        )
-        self._send(get, self._signer, self._now())
+            signer = await self._access.renewed_signer()
+        except Exception as exc:  # whatever the chain of credentials runs
+            get.fail(store_error(exc, get.operation, self._access.location))
+        else:
+            self._send(get, signer, self._now())
 
-    def _send(self, get: _S3Get, signer: GetSigner, now: float) -> None:
+    def _send(self, get: _S3Get, signer: RequestSigner, now: float) -> None:
         if not get.is_over:
-            request = signer.request(self._folder + get.key.encode("ascii"), now)
+            request = signer.request(b"GET", self._access.path(get.key), now)
             get.exchange = self._upstream.fetch(request, get)
 
 
@@ -195,10 +166,12 @@ class _S3Get:
             return
         self.is_over = True
         body = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
-        if self._status != 200:
-            self._tell(error_of_answer(self._status, body, self.operation, self._location))
-        elif is_whole:
+        if self._status == 200 and is_whole:
             self._tell(_image(body, self._headers))
+        elif self._status == 404 and is_missing_key(body.decode("utf-8", "replace")):
+            self._tell(None)
+        elif self._status != 200:
+            self._tell(error_of_answer(self._status, body, self.operation, self._location))
         else:
             error = UpstreamBroken("did not say where its answer ends")
             self._tell(error_of_transport(error, self.operation, self._location))
@@ -213,15 +186,10 @@ class _S3Get:
 
 
 @asynccontextmanager
-async def s3_reader(
-    location: S3Location, credentials: Credentials, certificates: bytes | None
-) -> AsyncIterator[Reader]:
-    """`certificates` are PEM: those that may sign the endpoint's beside the system's."""
-    url = urlsplit(location.endpoint)
-    is_tls = url.scheme == "https"
+async def s3_reader(access: S3Access) -> AsyncIterator[Reader]:
     async with Upstream(
-        url.hostname or "",
-        url.port or (443 if is_tls else 80),
+        access.host,
+        access.port,
         max_connections=MOST_CONNECTIONS,
         max_waiting=MOST_WAITING,
         wait_seconds=SILENT_SECONDS,
@@ -229,33 +197,9 @@ async def s3_reader(
         read_timeout_seconds=SILENT_SECONDS,
         max_idle_seconds=IDLE_SECONDS,
         name="the store",
-        tls=_tls_context(certificates) if is_tls else None,
+        tls=access.tls,
     ) as upstream:
-        yield S3Reader(location, upstream, credentials)
-
-
-def is_reached_directly(location: S3Location) -> bool:
-    """False where the environment names a proxy on the way there: to those obstore speaks."""
-    url = urlsplit(location.endpoint)
-    proxies = getproxies()
-    is_named = url.scheme in proxies or "all" in proxies
-    return not is_named or bool(proxy_bypass(url.hostname or ""))
-
-
-def _host(url: SplitResult) -> str:
-    """As it stands in a request: without what is a user's, and without the scheme's own port."""
-    host = url.hostname or ""
-    if ":" in host:
-        host = f"[{host}]"
-    is_usual = url.port in (None, 443 if url.scheme == "https" else 80)
-    return host if is_usual else f"{host}:{url.port}"
-
-
-def _tls_context(certificates: bytes | None) -> ssl.SSLContext:
-    context = ssl.create_default_context()
-    if certificates is not None:  # beside the system's, as in obstore
-        context.load_verify_locations(cadata=certificates.decode("ascii", "replace"))
-    return context
+        yield S3Reader(access, upstream)
 
 
 def _image(body: bytes, headers: Headers) -> Image:

@@ -14,7 +14,7 @@ PICTURE = Image(
     cache_control="max-age=31536000, public",
     content_disposition='inline; filename="chelsea.png"',
     path_sha256="5994471abb01112afcc18159f6cc74b4f511b99806da59b3caf5a9c173cacfc5",
-    content_sha256="",
+    content_sha256="65c23cac92f7e4fb581cabf51990bf6da9e19bd34d143f9ecf7472816c28e399",
     stored_at="2026-02-03T04:05:06Z",
 )
 

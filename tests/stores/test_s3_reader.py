@@ -2,8 +2,6 @@
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +17,7 @@ from tests.servers.process import free_port
 from tests.servers.s3 import S3Server
 from tests.stores.images import KEY, PICTURE, picture
 from tests.stores.reading import MOST_BYTES, got
+from tests.stores.scripted import scripted
 
 
 async def failure_at(location: S3Location) -> StoreError:
@@ -140,23 +139,6 @@ async def test_half_of_an_image_is_a_failure_and_no_image(
     assert caught.value.cause.endswith("it closed the connection in the middle of its answer")
 
 
-@asynccontextmanager
-async def answering(
-    answer: bytes, host: str = "127.0.0.1"
-) -> AsyncIterator[tuple[int, list[bytes]]]:
-    """A server that has one answer, after which it hangs up, and the heads that it was sent."""
-    heads: list[bytes] = []
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        heads.append(await reader.readuntil(b"\r\n\r\n"))
-        writer.write(answer)
-        writer.close()
-
-    server = await asyncio.start_server(serve, host, 0)
-    async with server:
-        yield server.sockets[0].getsockname()[1], heads
-
-
 @pytest.mark.parametrize(
     ("answer", "kind", "cause"),
     [
@@ -184,8 +166,8 @@ async def answering(
 async def test_what_is_no_image_is_a_failure(
     location: S3Location, answer: bytes, kind: str, cause: str
 ) -> None:
-    async with answering(answer) as (port, _):
-        endpoint = f"http://127.0.0.1:{port}"
+    async with scripted(answer, hangs_up=True) as server:
+        endpoint = f"http://127.0.0.1:{server.port}"
         error = await failure_at(replace(location, endpoint=endpoint))
     assert error.kind == kind
     assert error.cause.startswith(f"{endpoint}: {cause}")
@@ -203,25 +185,25 @@ async def test_the_host_field_is_that_of_the_endpoint(
     location: S3Location, endpoint: str, listens_on: str, host: str
 ) -> None:
     answer = b"HTTP/1.1 200 OK\r\nContent-Type: image/png\r\nContent-Length: 3\r\n\r\nPNG"
-    async with answering(answer, listens_on) as (port, heads):
-        there = replace(location, endpoint=endpoint.format(port=port))
+    async with scripted(answer, host=listens_on) as server:
+        there = replace(location, endpoint=endpoint.format(port=server.port))
         async with open_store(there) as store, store.reader() as reader:
             found = await got(reader)
     assert found is not None
     assert found.body == b"PNG"
-    [head] = heads
+    [head] = server.heads
     line, *fields = head.split(b"\r\n")
     prefix = "/s3" if "/s3" in endpoint else ""
     assert line == f"GET {prefix}/{location.bucket}/processed/{KEY} HTTP/1.1".encode()
-    assert f"host: {host.format(port=port)}".encode() in fields
+    assert f"host: {host.format(port=server.port)}".encode() in fields
 
 
 async def test_an_object_that_grows_beyond_what_is_agreed_is_not_read_on(
     location: S3Location,
 ) -> None:
     answer = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n3\r\ndef\r\n"
-    async with answering(answer) as (port, _):
-        there = replace(location, endpoint=f"http://127.0.0.1:{port}")
+    async with scripted(answer) as server:
+        there = replace(location, endpoint=f"http://127.0.0.1:{server.port}")
         async with open_store(there) as store, store.reader() as reader:
             with pytest.raises(StoreError, match="it has 6 bytes") as caught:
                 await got(reader, max_bytes=5)
