@@ -390,7 +390,7 @@ class Proxy:
             target=printable_target(request.target),
             status=answer.status,
             bytes=answer.size,
-            milliseconds=round((ended - began) * 1000, 2),
+            milliseconds=int((ended - began) * 1e5 + 0.5) / 100,  # round() takes 0.3 us
             outcome=outcome,
             collapsed=collapsed,
         )
