@@ -39,6 +39,7 @@ from imgproxy_cache.reading import RequestReader
 from imgproxy_cache.settings import Settings
 from imgproxy_cache.stores import ReadableStore, Store, open_store
 from imgproxy_cache.tiers import HeadAt
+from imgproxy_cache.tiers.descriptors import share_of_descriptors
 from imgproxy_cache.tiers.disk import open_disk_tier
 from imgproxy_cache.tiers.memory import MemoryTier
 from imgproxy_cache.tiers.store import StoreTier
@@ -213,6 +214,7 @@ async def read_through_from(
             memory=MemoryTier(
                 max_bytes=given.memory_bytes,
                 max_items=MOST_ITEMS_IN_MEMORY,
+                max_files=share_of_descriptors(MOST_ITEMS_IN_MEMORY),
                 head_at=_head_of_hits(b"memory"),
             ),
             disk=disk,

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import fcntl
-import os
 import socket
 import struct
 import sys
@@ -218,47 +216,6 @@ def reset(transport: asyncio.Transport) -> None:
         connection = transport.get_extra_info("socket")
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_FOR_NO_TIME)
     transport.abort()
-
-
-def socket_of(transport: asyncio.Transport) -> socket.socket:
-    """
-    The socket below a transport, to write past it.
-
-    To be detached before the transport closes it: in `connection_lost`.
-    """
-    below = transport.get_extra_info("socket")
-    return socket.socket(below.family, below.type, below.proto, fileno=below.fileno())
-
-
-def send_file(
-    transport: asyncio.Transport,
-    connection: socket.socket,
-    head: bytes,
-    descriptor: int,
-    at: int,
-    size: int,
-) -> None:
-    """
-    Write a head and so many bytes of a file: what the client takes at once is not copied.
-
-    `connection` is of :func:`socket_of`.
-    """
-    head_sent = sent = 0
-    if not transport.get_write_buffer_size():
-        try:  # suppress() would take half a microsecond
-            head_sent = connection.send(head, socket.MSG_MORE if size else 0)
-            if head_sent == len(head):
-                sent = os.sendfile(connection.fileno(), descriptor, at, size)
-        except OSError:  # the client takes no more, or has gone: the transport sees it below
-            pass
-    if sent == size:
-        return
-    rest = b""
-    with contextlib.suppress(OSError):
-        rest = os.pread(descriptor, size - sent, at + sent)
-    transport.write(head[head_sent:] + rest)
-    if len(rest) < size - sent:  # somebody has cut the file off, or the disk fails
-        reset(transport)
 
 
 def unacknowledged(transport: asyncio.Transport) -> int:

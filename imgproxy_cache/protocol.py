@@ -16,7 +16,6 @@ uvicorn's HTTP protocol, with what it leaves out.
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections import deque
 from collections.abc import Callable
 from enum import Enum, auto
@@ -27,13 +26,12 @@ import httptools
 from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from imgproxy_cache.client_socket import ClientSocket
 from imgproxy_cache.core.request_fields import RequestFields
 from imgproxy_cache.cycle import (
     NOBODY_WAITS,
     AnswerCycle,
     reset,
-    send_file,
-    socket_of,
     unacknowledged,
 )
 from imgproxy_cache.read_through.fast_lane import FastLane, KnownHead
@@ -105,7 +103,7 @@ class ClientConnection(HttpToolsProtocol):
         super().__init__(*args, **kwargs)
         self._fast_lane: FastLane | None = self.app_state.get("fast_lane")
         self._known_head: KnownHead | None = None
-        self._socket: socket.socket | None = None  # the transport's own, for files
+        self._wire: ClientSocket | None = None  # from the first hit on
         self._read: bytes | None = None  # what came last, if it is all of one request
         self._arrival_seconds = arrival_seconds
         self._stall_seconds = client_stall_seconds
@@ -146,7 +144,6 @@ class ClientConnection(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self.write = transport.write
         if self.client is None:  # it has gone already, and its address with it
             transport.abort()
             return
@@ -177,8 +174,8 @@ class ClientConnection(HttpToolsProtocol):
         if self.cycle is not None:  # with a pipeline, not the one that is being answered
             self.answering.disconnected = True
         self.is_lost = True
-        if self._socket is not None:
-            self._socket.detach()  # the transport closes it
+        if self._wire is not None:
+            self._wire.detach()
         if self.on_lost is not None:
             self.on_lost()
 
@@ -217,14 +214,16 @@ class ClientConnection(HttpToolsProtocol):
 
     def _is_answered_at_once(self, data: bytes) -> bool:
         lane, head, transport = self._fast_lane, self._known_head, self.transport
-        if lane is None or self.flow.write_paused:
+        if lane is None or transport.get_write_buffer_size():
             return False
         # A client's next request has the head of the one before.
         if head is None or not data.endswith(head.lines):
             head = self._known_head = lane.known_head(data)
             if head is None:
                 return False
-        answered_at = lane.answer(data, head, self)
+        if self._wire is None:
+            self._wire = ClientSocket(transport)
+        answered_at = lane.answer(data, head, self._wire)
         if answered_at is None:
             return False
         self.server_state.total_requests += 1
@@ -234,12 +233,6 @@ class ClientConnection(HttpToolsProtocol):
             self._watch_for_stall()
         self._is_idle_since(answered_at)
         return True
-
-    def write_file(self, head: bytes, descriptor: int, at: int, size: int) -> None:
-        """For the fast lane: a head, and so many bytes of a file."""
-        if self._socket is None:
-            self._socket = socket_of(self.transport)
-        send_file(self.transport, self._socket, head, descriptor, at, size)
 
     def read_alone(self) -> bytes | None:
         """What the fast lane can learn from: see :class:`~imgproxy_cache.proxy.Client`."""

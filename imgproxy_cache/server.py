@@ -131,7 +131,7 @@ def _look_at_disk_tier(settings: Settings) -> None:
 
 def _allow_many_files() -> None:
     """
-    As many as the system lets us have open: connections, and a quarter for the disk tier.
+    As many as the system lets us have open: connections, and half of them for the tiers.
 
     The soft limit is often 1,024, for programs that call select().
     """

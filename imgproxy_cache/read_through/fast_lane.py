@@ -10,8 +10,9 @@ that its limits and refusals hold here as well.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from time import perf_counter
-from typing import Final, NamedTuple, Protocol
+from typing import Final, Protocol
 
 from imgproxy_cache.core.headers import Headers
 from imgproxy_cache.core.kept import Signpost, TierKey
@@ -32,7 +33,8 @@ _HTTP: Final = b" HTTP/1.1\r\n"
 _END: Final = b"\r\n\r\n"
 
 
-class KnownHead(NamedTuple):
+@dataclass(slots=True)
+class KnownHead:
     """What follows the target in a request: all lines of its head, and what they come to."""
 
     lines: bytes
@@ -103,12 +105,7 @@ class FastLane:
         hit = self._find(key)
         if isinstance(hit, Signpost):
             hit = variant(self._find, hit, head.headers)
-        if hit is None:
-            return None
-        now = self._now()
-        if now >= hit.metadata.lifetimes.fresh_until:
-            return None
-        if not hit.give(now, wire):
+        if hit is None or not hit.give(self._now(), wire):
             return None
         ended = perf_counter()
         # Not by a method of who counts: every tenth of a microsecond is one in a hundred here.

@@ -18,10 +18,14 @@ many bytes, at a time in whole seconds since the epoch.
 class Wire(Protocol):
     """What takes a hit: a connection that has nothing left to write."""
 
-    def write(self, data: bytes | bytearray) -> None: ...
+    def send(self, data: bytes | bytearray) -> None:
+        """All of an answer."""
 
-    def write_file(self, head: bytes, descriptor: int, at: int, size: int) -> None:
+    def send_file(self, head: bytes, descriptor: int, at: int, size: int) -> None:
         """A head, and so many bytes of a file."""
+
+    def write(self, data: bytes) -> None:
+        """Part of an answer that is too large to be copied for a client that reads slowly."""
 
 
 @dataclass(slots=True)

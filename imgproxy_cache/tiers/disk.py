@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import resource
 from collections.abc import AsyncIterator, Callable, Generator
 from contextlib import asynccontextmanager, suppress
 from functools import partial
@@ -17,6 +16,7 @@ from imgproxy_cache.core.kept import Kept, KeptAnswer, Signpost, TierKey
 from imgproxy_cache.core.kept_file import read_kept_file
 from imgproxy_cache.errors import FolderError, KeptFileError
 from imgproxy_cache.tiers import Counts, HeadAt
+from imgproxy_cache.tiers.descriptors import share_of_descriptors
 from imgproxy_cache.tiers.disk_folder import DiskFolder, OpenFile, was_received_later
 from imgproxy_cache.tiers.disk_reading import DiskReading
 from imgproxy_cache.tiers.disk_writing import RETRY_SECONDS, DiskWriting
@@ -25,6 +25,7 @@ from imgproxy_cache.tiers.on_disk import MOST_NOW_BYTES, OnDisk, OpenFiles
 log = structlog.get_logger()
 
 MOST_ITEMS = 4_000_000
+MOST_OPEN = 4096
 # How often the other workers are told what was used here.
 LOOK_SECONDS = 2.0
 # What waits at the end is given so long.
@@ -275,7 +276,7 @@ async def open_disk_tier(
         DiskReading(folder.open),
         head_at=head_at,
         now=now,
-        max_open=most_open_files(),
+        max_open=share_of_descriptors(MOST_OPEN),
         queue_bytes=queue_bytes,
         queue_items=queue_items,
     )
@@ -287,9 +288,3 @@ async def open_disk_tier(
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await tier.close()
-
-
-def most_open_files() -> int:
-    """A quarter of what the process may open: connections need the rest."""
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return 4096 if soft == resource.RLIM_INFINITY else min(4096, soft // 4)

@@ -7,6 +7,7 @@ import os
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import replace
+from math import floor
 
 from imgproxy_cache.core.kept import KeptAnswer, Signpost, TierKey
 from imgproxy_cache.tiers import HeadAt, Wire
@@ -17,8 +18,8 @@ MOST_NOW_BYTES = 1024 * 1024
 # Where the kernel cannot tell (below), what was read so lately is taken to be in its cache still.
 WARM_SECONDS = 30.0
 # What the kernel had in its cache so lately, it has: the file is sent from there.  That can wait
-# for the disk, but does not copy: 5 of 13 us for 30 KB.  It is asked again once a second, whatever
-# was sent meanwhile.
+# for the disk, but does not copy: 5 of 13 us for 30 KB.  It is asked again once a second, with
+# which the head becomes another one, whatever was sent meanwhile.
 SEND_SECONDS = 1.0
 
 
@@ -60,10 +61,11 @@ class OnDisk:
         "_body_at",
         "_cache",
         "_descriptor",
+        "_from",
         "_head",
         "_head_at",
         "_read_at",
-        "_second",
+        "_until",
         "is_cold",
         "metadata",
         "size",
@@ -81,41 +83,38 @@ class OnDisk:
         self._cache = cache
         self._head_at = head_at
         self._head = b""
-        self._second = -1
+        # When the head is right, the answer fresh, and the file in the kernel's cache.
+        self._from = self._until = 0.0
         self._read_at = now
 
     def give(self, now: float, wire: Wire) -> bool:
         """
         Write the whole answer, as it is in this second.
 
-        False, and nothing is written, where the body is large, or has to be waited for.
+        False, and nothing is written, where it is not fresh, the body is large, or has to be
+        waited for.
         """
-        if 0 <= now - self._read_at < SEND_SECONDS and self.size <= MOST_NOW_BYTES:
-            wire.write_file(self.head_at(now), self._descriptor, self._body_at, self.size)
+        if self._from <= now < self._until:
+            wire.send_file(self._head, self._descriptor, self._body_at, self.size)
             return True
-        data = self.wire_at(now)
+        fresh_until = self.metadata.lifetimes.fresh_until
+        data = self._wire_at(now) if now < fresh_until else None
         if data is None:
             return False
-        wire.write(data)
+        wire.send(data)
+        self._from = float(floor(now))
+        self._until = min(self._from + SEND_SECONDS, fresh_until)
         return True
 
-    def wire_at(self, now: float) -> bytearray | None:
-        """What to write for a whole hit; None as in :meth:`give`."""
-        head = self.head_at(now)
+    def _wire_at(self, now: float) -> bytearray | None:
+        """What to write for a whole hit; None where the body is large, or has to be waited for."""
+        head = self._head = self._head_at(self.metadata, self.size, float(floor(now)))
         wire = bytearray(len(head) + self.size) if self.size <= MOST_NOW_BYTES else bytearray()
         wire[: len(head)] = head
         return wire if self._read(memoryview(wire)[len(head) :], now) else None
 
-    def head_at(self, now: float) -> bytes:
-        """The head alone, as `HEAD` gets it: that of the whole second."""
-        second = int(now)
-        if second != self._second:
-            self._head = self._head_at(self.metadata, self.size, float(second))
-            self._second = second
-        return self._head
-
     def kept_at(self, now: float) -> KeptAnswer | None:
-        """The whole answer; None as in :meth:`wire_at`."""
+        """The whole answer; None as in :meth:`give`."""
         body = bytearray(self.size if self.size <= MOST_NOW_BYTES else 0)
         return (
             replace(self.metadata, body=bytes(body)) if self._read(memoryview(body), now) else None

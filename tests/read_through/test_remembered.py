@@ -36,7 +36,9 @@ def test_what_is_on_top_has_all_be_forgotten() -> None:
 
 def read_through() -> ReadThrough:
     return ReadThrough(
-        memory=MemoryTier(max_bytes=0, max_items=0, head_at=lambda kept, size, now: b""),
+        memory=MemoryTier(
+            max_bytes=0, max_items=0, max_files=0, head_at=lambda kept, size, now: b""
+        ),
         disk=None,
         store=None,
         path_rules=RULES,

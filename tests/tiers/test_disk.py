@@ -21,7 +21,7 @@ from imgproxy_cache.tiers.on_disk import OnDisk
 from tests.faults.test_disk import small_disk
 from tests.tiers.answers import answer
 from tests.tiers.test_disk_folder import KEPT, read, received, spool_file, use_at
-from tests.tiers.tiers import MIB, PLACE, Clock, disk_folder, disk_tier, head_at
+from tests.tiers.tiers import MIB, PLACE, Clock, Written, disk_folder, disk_tier, head_at
 
 KEY = tier_key(answer().name)
 
@@ -76,7 +76,9 @@ async def test_what_was_read_once_is_found_without_a_thread(tmp_path: Path) -> N
         assert await tier.get(KEY) == answer()
         found = tier.find(KEY)
         assert isinstance(found, OnDisk)
-        assert (found.wire_at(clock.now) or b"").endswith(b"\r\n\r\nhello world")
+        wire = Written()
+        assert found.give(clock.now, wire)
+        assert wire.written[0][1].endswith(b"\r\n\r\nhello world")
         tier.put(KEY, answer(body=b"later"))
         assert tier.find(KEY) is None
         assert await tier.get(KEY) == answer(body=b"later")
@@ -89,7 +91,7 @@ async def test_a_hit_that_has_to_wait_for_the_disk_is_counted_once(tmp_path: Pat
         await tier.get(KEY)
         found = tier.find(KEY)
         assert isinstance(found, OnDisk)
-        assert found.wire_at(clock.now) is None
+        assert not found.give(clock.now, Written())
         assert await tier.get(KEY) == answer(body=bytes(2 * MIB))
         assert (tier.counts.hits, tier.counts.misses) == (2, 0)
 

@@ -6,8 +6,9 @@ from dataclasses import replace
 import pytest
 
 from imgproxy_cache.core.kept import KeptAnswer, Signpost, tier_key
-from imgproxy_cache.tiers.memory import ONE_WRITE_BYTES, Held, MemoryTier
+from imgproxy_cache.tiers.memory import LEAST_IN_FILE_BYTES, ONE_WRITE_BYTES, Held, MemoryTier
 from tests.tiers.answers import LIFETIMES, NOW, answer
+from tests.tiers.tiers import Written
 
 MIB = 1024 * 1024
 
@@ -27,59 +28,107 @@ class Heads:
         )
 
 
-def memory(max_bytes: int = MIB, max_items: int = 1000, heads: Heads | None = None) -> MemoryTier:
-    return MemoryTier(max_bytes=max_bytes, max_items=max_items, head_at=heads or Heads())
+def memory(
+    max_bytes: int = MIB,
+    max_items: int = 1000,
+    max_files: int = 10,
+    heads: Heads | None = None,
+) -> MemoryTier:
+    return MemoryTier(
+        max_bytes=max_bytes, max_items=max_items, max_files=max_files, head_at=heads or Heads()
+    )
 
 
-def held(kept: KeptAnswer, heads: Heads | None = None) -> Held:
-    tier = memory(heads=heads)
+def held(kept: KeptAnswer, *, heads: Heads | None = None, max_files: int = 10) -> Held:
+    tier = memory(heads=heads, max_files=max_files)
     tier.put(tier_key(kept.name), kept)
     found = tier.find(tier_key(kept.name))
     assert isinstance(found, Held)
     return found
 
 
-SMALL, LARGE = b"x" * ONE_WRITE_BYTES, b"x" * (ONE_WRITE_BYTES + 1)
+def given(found: Held, now: float) -> list[tuple[str, bytes]]:
+    """What was written, and how."""
+    wire = Written()
+    assert found.give(now, wire)
+    return wire.written
+
+
+SMALL = b"x" * (LEAST_IN_FILE_BYTES - 1)
+USUAL = b"x" * LEAST_IN_FILE_BYTES
+LARGEST_USUAL = b"x" * ONE_WRITE_BYTES
+LARGE = b"x" * (ONE_WRITE_BYTES + 1)
+ONE_WRITE, FILE, SHARED = ["send"], ["send_file"], ["write", "write"]
 
 
 @pytest.mark.parametrize(
-    ("body", "in_one"),
+    ("body", "max_files", "expected"),
     [
-        pytest.param(b"", True, id="empty"),
-        pytest.param(b"hello world", True, id="small"),
-        pytest.param(SMALL, True, id="the largest that is written at once"),
-        pytest.param(LARGE, False, id="one byte more"),
+        pytest.param(b"", 10, ONE_WRITE, id="empty"),
+        pytest.param(b"hello world", 10, ONE_WRITE, id="small"),
+        pytest.param(SMALL, 10, ONE_WRITE, id="the largest that is copied"),
+        pytest.param(USUAL, 10, FILE, id="one byte more"),
+        pytest.param(USUAL, 0, ONE_WRITE, id="no file is left"),
+        pytest.param(LARGEST_USUAL, 10, FILE, id="the largest in a file"),
+        pytest.param(LARGEST_USUAL, 0, ONE_WRITE, id="the largest in one write"),
+        pytest.param(LARGE, 10, SHARED, id="large"),
     ],
 )
-def test_an_answer_is_ready_for_the_wire(body: bytes, in_one: bool) -> None:
-    found = held(answer(body=body))
+def test_an_answer_is_ready_for_the_wire(body: bytes, max_files: int, expected: list[str]) -> None:
+    found = held(answer(body=body), max_files=max_files)
     head = b"HTTP/1.1 200\r\nContent-Length: %d\r\nAt: 1770091506.00\r\n\r\n" % len(body)
-    assert found.wire_at(1_770_091_506.25) == head + (body if in_one else b"")
-    assert found.rest == (b"" if in_one else body)
-    assert found.head_at(1_770_091_506.25) == head
+    written = given(found, 1_770_091_506.25)
+    assert [how for how, _ in written] == expected
+    assert b"".join(what for _, what in written) == head + body
     assert found.kept == answer(body=body)
     assert (found.metadata, found.size) == (replace(answer(body=body), body=b""), len(body))
 
 
-@pytest.mark.parametrize("body", [b"hello world", LARGE], ids=["small", "large"])
+@pytest.mark.parametrize("body", [b"hello world", USUAL, LARGE], ids=["small", "usual", "large"])
 def test_its_head_is_made_once_a_second(body: bytes) -> None:
     heads = Heads()
-    found = held(answer(body=body), heads)
+    found = held(answer(body=body), heads=heads)
     assert heads.made == 0, "a put does not pay for it"
-    assert found.wire_at(1_770_091_506.25) is found.wire_at(1_770_091_506.99)
+    assert given(found, 1_770_091_506.25) == given(found, 1_770_091_506.99)
     assert heads.made == 1
-    assert b"At: 1770091507.00\r\n" in found.wire_at(1_770_091_507.0)
-    assert b"At: 1770091500.00\r\n" in found.wire_at(1_770_091_500.5), "the clock was set back"
+    assert b"At: 1770091507.00\r\n" in given(found, 1_770_091_507.0)[0][1]
+    assert b"At: 1770091500.00\r\n" in given(found, 1_770_091_500.5)[0][1], "the clock was set back"
     assert heads.made == 3
     assert found.kept == answer(body=body)
 
 
+@pytest.mark.parametrize("body", [b"hello world", USUAL, LARGE], ids=["small", "usual", "large"])
+def test_it_is_given_as_long_as_it_is_fresh(body: bytes) -> None:
+    found = held(answer(body=body, lifetimes=replace(LIFETIMES, fresh_until=1_770_091_506.5)))
+    wire = Written()
+    times = (1_770_091_506.25, 1_770_091_506.5, 1_770_091_507.0, 1_770_091_506.25)
+    assert [found.give(now, wire) for now in times] == [True, False, False, True]
+
+
 def test_clients_that_read_slowly_share_one_large_body() -> None:
-    found = held(answer(body=LARGE))
-    found.wire_at(NOW)
-    before = found.rest
-    found.wire_at(NOW + 1)
-    assert found.rest is before
+    kept = answer(body=LARGE)
+    found = held(kept)
+    assert given(found, NOW)[1][1] is given(found, NOW + 1)[1][1] is kept.body
+
+
+def test_files_are_closed_with_their_answers() -> None:
+    tier = memory(max_files=2)
+    for number in range(3):
+        tier.put(tier_key(answer(number).name), answer(number, USUAL))
+    held = [tier.find(tier_key(answer(number).name)) for number in range(3)]
+    assert [_way(one) for one in held] == [FILE, FILE, ONE_WRITE], "each from its first hit on"
+    tier.remove(tier_key(answer(0).name))
+    tier.put(tier_key(answer(3).name), answer(3, USUAL))
+    assert _way(held[0]) == FILE, "somebody still has it"
+    assert _way(tier.find(tier_key(answer(3).name))) == ONE_WRITE
+    held.clear()
+    tier.put(tier_key(answer(4).name), answer(4, USUAL))
+    assert _way(tier.find(tier_key(answer(4).name))) == FILE
+
+
+def _way(found: Held | Signpost | None) -> list[str]:
+    assert isinstance(found, Held)
+    return [how for how, _ in given(found, NOW)]
 
 
 def test_a_signpost_is_found_as_it_is() -> None:
@@ -123,15 +172,18 @@ def test_what_happens_is_counted() -> None:
 
 
 @pytest.mark.parametrize(
-    ("fields", "size"),
+    ("fields", "size", "max_files"),
     [
-        pytest.param(0, 100, id="small"),
-        pytest.param(12, 1000, id="many fields"),
-        pytest.param(6, 30_000, id="usual"),
-        pytest.param(6, ONE_WRITE_BYTES + 1, id="large"),
+        pytest.param(0, 100, 500, id="small"),
+        pytest.param(12, 1000, 500, id="many fields"),
+        pytest.param(6, 30_000, 0, id="usual"),
+        pytest.param(6, 30_000, 500, id="in files"),
+        pytest.param(6, ONE_WRITE_BYTES + 1, 500, id="large"),
     ],
 )
-def test_it_counts_what_the_interpreter_gives_it(fields: int, size: int) -> None:
+def test_it_counts_what_interpreter_and_kernel_give_it(
+    fields: int, size: int, max_files: int
+) -> None:
     def fresh(number: int) -> KeptAnswer:
         """All of its objects its own, as when they came off the wire."""
         at = NOW + number
@@ -152,23 +204,25 @@ def test_it_counts_what_the_interpreter_gives_it(fields: int, size: int) -> None
         """As long as a real one: status, age, length, entity tag, cache status."""
         return b"x" * 240 + b"".join(b"%b: %b\r\n" % field for field in kept.fields)
 
-    def fill() -> MemoryTier:
-        tier = MemoryTier(max_bytes=1024 * MIB, max_items=10_000, head_at=head)
+    def fill(wire: Written) -> MemoryTier:
+        tier = MemoryTier(max_bytes=1024 * MIB, max_items=10_000, max_files=max_files, head_at=head)
         for number in range(500):
             kept = fresh(number)
             key = tier_key(kept.name)
             tier.put(key, kept)
             found = tier.find(key)
             assert isinstance(found, Held)
-            found.wire_at(NOW)
+            found.give(NOW, wire)
         return tier
 
-    fill()  # what is made once
+    fill(Written())  # what is made once
+    wire = Written()
     tracemalloc.start()
     try:
-        tier = fill()
+        tier = fill(wire)
+        wire.written.clear()
         taken, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
     assert tier.counts.items == 500
-    assert tier.counts.bytes == pytest.approx(taken, rel=0.1)
+    assert tier.counts.bytes == pytest.approx(taken + wire.file_bytes, rel=0.1)

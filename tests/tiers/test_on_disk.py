@@ -10,8 +10,8 @@ import pytest
 from imgproxy_cache.core.kept import KeptAnswer, Signpost, tier_key
 from imgproxy_cache.tiers.disk_folder import DiskFolder
 from imgproxy_cache.tiers.on_disk import MOST_NOW_BYTES, WARM_SECONDS, OnDisk, OpenFiles, PageCache
-from tests.tiers.answers import answer
-from tests.tiers.tiers import disk_folder, head_at
+from tests.tiers.answers import LIFETIMES, answer
+from tests.tiers.tiers import Written, disk_folder, head_at
 
 # A whole second and a part of it.
 AT = 1_770_091_506.25
@@ -69,28 +69,45 @@ def is_open(files: OpenFiles, number: int, at: float = AT) -> bool:
 def test_a_hit_is_ready_for_the_wire(files: OpenFiles, folder: DiskFolder, body: bytes) -> None:
     add(files, folder, 0, body)
     one = found(files)
-    head = b"HTTP/1.1 200\r\nContent-Length: %d\r\nAt: 1770091506.00\r\n\r\n" % len(body)
-    assert bytes(one.wire_at(AT) or b"") == head + body
-    assert bytes(one.wire_at(AT + 0.5) or b"") == head + body
-    assert one.head_at(AT) == head
+    wire = Written()
+    for at in (AT, AT + 0.5, AT + 1, AT + 1.25):
+        assert one.give(at, wire)
+    first, second = (
+        b"HTTP/1.1 200\r\nContent-Length: %d\r\nAt: %.2f\r\n\r\n" % (len(body), at) + body
+        for at in (1_770_091_506, 1_770_091_507)
+    )
+    assert wire.written == [
+        ("send", first),
+        ("send_file", first),
+        ("send", second),
+        ("send_file", second),
+    ]
     assert one.kept_at(AT) == answer(body=body)
     assert (one.metadata, one.size) == (replace(answer(body=body), body=b""), len(body))
     assert not one.is_cold
-    assert b"At: 1770091507.00\r\n" in (one.wire_at(AT + 1) or b"")
+
+
+def test_it_is_given_as_long_as_it_is_fresh(files: OpenFiles, folder: DiskFolder) -> None:
+    kept = answer(lifetimes=replace(LIFETIMES, fresh_until=AT + 0.25))
+    folder.write(tier_key(kept.name), kept)
+    open_again(files, folder, 0)
+    one, wire = found(files), Written()
+    times = (AT, AT + 0.25, AT + 1, AT)
+    assert [one.give(at, wire) for at in times] == [True, False, False, True]
 
 
 def test_a_large_body_is_left_to_a_thread(files: OpenFiles, folder: DiskFolder) -> None:
     add(files, folder, 0, bytes(MOST_NOW_BYTES + 1))
-    one = found(files)
-    assert one.head_at(AT).startswith(b"HTTP/1.1 200\r\nContent-Length: 1048577\r\n")
-    assert (one.wire_at(AT), one.kept_at(AT), one.is_cold) == (None, None, True)
+    one, wire = found(files), Written()
+    assert (one.give(AT, wire), one.kept_at(AT), one.is_cold) == (False, None, True)
+    assert wire.written == []
 
 
 def test_a_file_that_was_cut_is_left_to_a_thread(files: OpenFiles, folder: DiskFolder) -> None:
     add(files, folder, 0)
     (path,) = folder.path.rglob("*.kept")
     os.truncate(path, path.stat().st_size - 1)
-    assert found(files).wire_at(AT) is None
+    assert not found(files).give(AT, Written())
 
 
 def test_a_signpost_is_found_as_it_is(files: OpenFiles, folder: DiskFolder) -> None:

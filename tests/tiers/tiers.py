@@ -1,6 +1,7 @@
 """Tiers of every kind, as what they are for tests: small, and waited for."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -28,6 +29,25 @@ def head_at(metadata: KeptAnswer, size: int, now: float) -> bytes:
     return b"HTTP/1.1 %d\r\nContent-Length: %d\r\nAt: %.2f\r\n\r\n" % (metadata.status, size, now)
 
 
+class Written:
+    """Takes hits, and remembers what was written, and how."""
+
+    def __init__(self) -> None:
+        self.written: list[tuple[str, bytes]] = []
+        self.file_bytes = 0
+        """What the files take of which something was written."""
+
+    def send(self, data: bytes | bytearray) -> None:
+        self.written.append(("send", bytes(data)))
+
+    def send_file(self, head: bytes, descriptor: int, at: int, size: int) -> None:
+        self.file_bytes += os.fstat(descriptor).st_blocks * 512
+        self.written.append(("send_file", head + os.pread(descriptor, size, at)))
+
+    def write(self, data: bytes) -> None:
+        self.written.append(("write", data))
+
+
 class Settled(Tier, Protocol):
     async def settle(self) -> None:
         """Wait until what was put is where it belongs."""
@@ -37,7 +57,9 @@ class InMemory:
     """The memory tier, whose `get` is no coroutine."""
 
     def __init__(self, *, max_bytes: int, max_items: int) -> None:
-        self._tier = MemoryTier(max_bytes=max_bytes, max_items=max_items, head_at=head_at)
+        self._tier = MemoryTier(
+            max_bytes=max_bytes, max_items=max_items, max_files=100, head_at=head_at
+        )
 
     @property
     def counts(self) -> Counts:
