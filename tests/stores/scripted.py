@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -22,7 +23,11 @@ class Scripted:
 
 @asynccontextmanager
 async def scripted(
-    *answers: bytes, host: str = "127.0.0.1", reads_bodies: bool = True, hangs_up: bool = False
+    *answers: bytes,
+    host: str = "127.0.0.1",
+    reads_bodies: bool = True,
+    hangs_up: bool = False,
+    tls: ssl.SSLContext | None = None,
 ) -> AsyncIterator[Scripted]:
     """
     Each request gets the next answer, the last one again and again; HANG_UP is none.
@@ -49,7 +54,7 @@ async def scripted(
             pass
         writer.close()
 
-    server = await asyncio.start_server(serve, host, 0)
+    server = await asyncio.start_server(serve, host, 0, ssl=tls)
     async with server:
         found.port = server.sockets[0].getsockname()[1]
         yield found
