@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import structlog
@@ -12,7 +12,7 @@ import structlog
 from imgproxy_cache.core.answer_fields import AnswerFields, stored_fields
 from imgproxy_cache.core.freshness import lifetimes
 from imgproxy_cache.core.hit import kept_from_answer
-from imgproxy_cache.core.kept import KeptAnswer, Lifetimes, Selection
+from imgproxy_cache.core.kept import KeptAnswer, Lifetimes, Selection, without_body
 from imgproxy_cache.core.key import KeyRules, identity_from_target, key_from_identity
 from imgproxy_cache.core.policy import (
     NotStored,
@@ -239,17 +239,18 @@ class Fill:
         if status == 404 and request.method == "GET" and seconds:
             self._lifetimes = Lifetimes(now, 0, now + seconds, now + seconds, now + seconds)
             return None
-        why_not = why_not_kept(
-            self._keeper.rules,
-            method=request.method,
-            path=request.path,
-            credentials=request.fields.credentials,
-            status=status,
-            fields=fields.by_name,
-            now=now,
-        )
-        if why_not is not None:
-            return why_not
+        if self._why_not_in_store is not None:  # what may be stored may be kept here as well
+            why_not = why_not_kept(
+                self._keeper.rules,
+                method=request.method,
+                path=request.path,
+                credentials=request.fields.credentials,
+                status=status,
+                fields=fields.by_name,
+                now=now,
+            )
+            if why_not is not None:
+                return why_not
         names = named_fields(fields.by_name.get(b"vary", b""))
         chosen = None if names is None else selection(names, request.fields.for_upstream)
         if chosen is None:
@@ -296,7 +297,7 @@ class Fill:
         """Whether the uploads take it; then the disk tier has it as soon as it is stored."""
         if self._why_not_in_store is not None or self.kept is None:
             return False
-        upload.kept = replace(self.kept, body=b"")
+        upload.kept = without_body(self.kept)
         store = tiers.store
         if store is not None:
             upload.replaces = store.is_broken(upload.key)

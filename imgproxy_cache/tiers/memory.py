@@ -7,7 +7,7 @@ from dataclasses import replace
 from math import floor
 from typing import Final
 
-from imgproxy_cache.core.kept import Kept, KeptAnswer, Signpost, TierKey
+from imgproxy_cache.core.kept import Kept, KeptAnswer, Signpost, TierKey, without_body
 from imgproxy_cache.tiers import Counts, HeadAt, Wire
 from imgproxy_cache.tiers.memory_file import MemoryFile, MemoryFiles, file_bytes
 from imgproxy_cache.tiers.s3_fifo import S3Fifo
@@ -49,7 +49,7 @@ class Held:
     )
 
     def __init__(self, kept: KeptAnswer, head_at: HeadAt, files: MemoryFiles) -> None:
-        self.metadata = replace(kept, body=b"")
+        self.metadata = without_body(kept)
         self.size = len(kept.body)
         self._head_at = head_at
         self._files = files
