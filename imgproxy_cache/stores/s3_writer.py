@@ -8,6 +8,7 @@ was damaged on its way.  (obstore would hash them once more, for 20 us.)
 
 from __future__ import annotations
 
+import select
 import socket
 import time
 from collections.abc import Callable, Mapping
@@ -110,8 +111,8 @@ class S3Writer:
 
     def close(self) -> None:
         """Close the connections that are idle; further ones are opened if need be."""
-        while self._idle:
-            self._idle.pop().close()
+        while (connection := self._last_used()) is not None:
+            connection.close()
 
     def _exchange(self, head: bytes, body: bytes) -> _Answer:
         ends_at = time.monotonic() + self._seconds(len(body))
@@ -136,14 +137,15 @@ class S3Writer:
         return answer
 
     def _idle_connection(self) -> _Connection | None:
-        while True:
-            try:
-                connection = self._idle.pop()
-            except IndexError:
-                return None
-            if time.monotonic() - connection.used_at < IDLE_SECONDS:
-                return connection
+        while (connection := self._last_used()) is not None and not connection.is_usable():
             connection.close()
+        return connection
+
+    def _last_used(self) -> _Connection | None:
+        try:
+            return self._idle.pop()
+        except IndexError:
+            return None
 
     def _connected(self, ends_at: float) -> _Connection:
         access = self._access
@@ -167,12 +169,21 @@ class _Connection:
 
     def __init__(self, connection: socket.socket) -> None:
         self.is_reusable = False
-        self.used_at = 0.0
+        self._used_at = 0.0
         self._socket = connection
+        self._incoming = select.poll()
+        self._incoming.register(connection, select.POLLIN)
         self._parser = httptools.HttpResponseParser(self)
         self._status = 0
         self._body = bytearray()
         self._is_whole = False
+
+    def is_usable(self) -> bool:
+        """
+        Not if the server has closed it, or said what would pass for the next answer: some say 408
+        to an idle connection.
+        """
+        return time.monotonic() - self._used_at < IDLE_SECONDS and not self._incoming.poll(0)
 
     def exchange(self, head: bytes, body: bytes, ends_at: float) -> _Answer:
         self._status, self._body, self._is_whole = 0, bytearray(), False
@@ -184,7 +195,7 @@ class _Connection:
         except OSError:
             pass  # it may have said why before it hung up
         self._receive(ends_at)
-        self.used_at = time.monotonic()
+        self._used_at = time.monotonic()
         return _Answer(self._status, bytes(self._body))
 
     def close(self) -> None:
@@ -213,7 +224,9 @@ class _Connection:
             try:
                 self._parser.feed_data(data)
             except httptools.HttpParserError as exc:
-                raise UpstreamBroken(f"sent what is not HTTP: {exc}") from None
+                if not self._is_whole:
+                    raise UpstreamBroken(f"sent what is not HTTP: {exc}") from None
+                self.is_reusable = False
         if not has_begun:
             raise _NoAnswerError
         if not self._status:

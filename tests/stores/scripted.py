@@ -19,6 +19,12 @@ class Scripted:
     port: int = 0
     heads: list[bytes] = field(default_factory=list)
     connections: int = 0
+    writers: list[asyncio.StreamWriter] = field(default_factory=list)
+
+    def say(self, unasked: bytes) -> None:
+        """On every connection that is open: it has arrived when this returns."""
+        for writer in self.writers:
+            writer.write(unasked)
 
 
 @asynccontextmanager
@@ -39,6 +45,7 @@ async def scripted(
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         found.connections += 1
+        found.writers.append(writer)
         try:
             while True:
                 head = await reader.readuntil(b"\r\n\r\n")
@@ -52,6 +59,7 @@ async def scripted(
                     break
         except (asyncio.IncompleteReadError, ConnectionError):
             pass
+        found.writers.remove(writer)
         writer.close()
 
     server = await asyncio.start_server(serve, host, 0, ssl=tls)

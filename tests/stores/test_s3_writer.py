@@ -69,6 +69,7 @@ async def test_one_that_the_server_has_closed_meanwhile_is_replaced(location: S3
     [
         pytest.param(OK.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"), id="said so"),
         pytest.param(OK + OK, id="a second answer"),
+        pytest.param(OK + b"SSH-2.0-x\r\n", id="no HTTP behind it"),
         pytest.param(b"HTTP/1.1 200 OK\r\n\r\n", id="no length"),
     ],
 )
@@ -79,6 +80,14 @@ async def test_one_that_cannot_be_used_again_is_not(location: S3Location, answer
         open_store(at(location, server)) as store,
     ):
         await put(store)
+        await put(store)
+        assert (len(server.heads), server.connections) == (2, 2)
+
+
+async def test_what_the_server_says_meanwhile_is_no_answer(location: S3Location) -> None:
+    async with scripted(OK) as server, open_store(at(location, server)) as store:
+        await put(store)
+        server.say(b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\n\r\n")
         await put(store)
         assert (len(server.heads), server.connections) == (2, 2)
 
