@@ -196,7 +196,7 @@ def _kind_and_cause_of_connection(error: UpstreamError | OSError) -> tuple[str, 
     """In the words that :data:`_TRANSPORT` has for obstore's."""
     cause = error.__cause__ or error
     if isinstance(cause, ssl.SSLError):
-        return "tls", _cause_of_tls(cause)
+        return _kind_and_cause_of_tls(cause)
     if isinstance(cause, socket.gaierror):
         return "unreachable", "no such host"
     if isinstance(cause, ConnectionRefusedError):
@@ -208,12 +208,14 @@ def _kind_and_cause_of_connection(error: UpstreamError | OSError) -> tuple[str, 
     return "unreachable", f"it {error}"
 
 
-def _cause_of_tls(exc: ssl.SSLError) -> str:
+def _kind_and_cause_of_tls(exc: ssl.SSLError) -> tuple[str, str]:
+    if isinstance(exc, ssl.SSLEOFError):
+        return "unreachable", "connection closed before the answer"
     if not isinstance(exc, ssl.SSLCertVerificationError):
-        return "it does not speak TLS"
+        return "tls", "it does not speak TLS"
     if exc.verify_code in _UNKNOWN_ISSUER:
-        return "its certificate is signed by an authority unknown here"
-    return "its certificate is not valid for this endpoint"
+        return "tls", "its certificate is signed by an authority unknown here"
+    return "tls", "its certificate is not valid for this endpoint"
 
 
 def _kind_by_status(status: str) -> str:

@@ -1,4 +1,4 @@
-"""How S3 is reached over TLS: whom it has to be signed by."""
+"""How S3 is reached: whom a certificate has to be signed by, and which address is taken."""
 
 import asyncio
 import ssl
@@ -16,12 +16,14 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import NameOID
 
 from imgproxy_cache.core.location import S3Location
+from imgproxy_cache.errors import StoreError
 from imgproxy_cache.stores import open_store
 from tests.stores.images import KEY, PICTURE
 from tests.stores.reading import got
 from tests.stores.scripted import OK, scripted
 
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Type: image/png\r\nContent-Length: 3\r\n\r\nPNG"
+MOST_GREETING_BYTES = 65536
 
 
 async def reads_and_writes(location: S3Location, server_tls: ssl.SSLContext) -> None:
@@ -55,6 +57,22 @@ async def test_an_authority_may_be_as_openssl_makes_it(
     server_tls = _of_a_plain_authority(tmp_path)
     no_cloud.setenv(name, str(tmp_path / "ca.pem"))
     await reads_and_writes(location, server_tls)
+
+
+async def test_who_hangs_up_on_a_greeting_may_speak_tls_tomorrow(location: S3Location) -> None:
+    async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(MOST_GREETING_BYTES)
+        writer.close()
+
+    server = await asyncio.start_server(hang_up, "127.0.0.1", 0)
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        there = replace(location, endpoint=f"https://127.0.0.1:{port}")
+        async with open_store(there) as store, store.reader() as reader:
+            for operation in (asyncio.to_thread(store.put, KEY, PICTURE), got(reader)):
+                with pytest.raises(StoreError) as caught:
+                    await operation
+                assert caught.value.kind == "unreachable"
 
 
 def _of_a_plain_authority(folder: Path) -> ssl.SSLContext:
