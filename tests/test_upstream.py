@@ -17,7 +17,7 @@ from imgproxy_cache.errors import (
     UpstreamTimedOut,
     UpstreamUnreachable,
 )
-from imgproxy_cache.upstream import Exchange, Upstream
+from imgproxy_cache.upstream import Exchange, Upstream, first_to_accept
 from imgproxy_cache.upstream.connection import Connection
 from tests.servers.upstreams import (
     STORABLE,
@@ -452,6 +452,26 @@ async def test_imgproxy_that_accepts_no_connection_has_timed_out() -> None:
             answer = await fetched(upstream, b"/a")
 
     assert isinstance(answer.error, UpstreamTimedOut)
+
+
+async def test_of_several_addresses_those_that_are_down_leave_time_for_the_next() -> None:
+    asked: list[str] = []
+
+    async def dial(address: str) -> str:
+        asked.append(address)
+        if address == "silent":
+            await asyncio.Event().wait()
+        if address == "refuses":
+            raise ConnectionRefusedError
+        return address
+
+    addresses = ["silent", "refuses", "silent", "accepts", "silent"]
+    assert await first_to_accept(dial, addresses, seconds=0.2) == "accepts"
+    assert asked == addresses[:4]
+    with pytest.raises(ConnectionRefusedError):
+        await first_to_accept(dial, ["silent", "refuses"], seconds=0.2)
+    with pytest.raises(TimeoutError):
+        await first_to_accept(dial, ["refuses", "silent"], seconds=0.2)
 
 
 @pytest.mark.parametrize(

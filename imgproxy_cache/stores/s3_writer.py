@@ -11,7 +11,7 @@ from __future__ import annotations
 import select
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Final, NamedTuple
 
@@ -149,15 +149,17 @@ class S3Writer:
 
     def _connected(self, ends_at: float) -> _Connection:
         access = self._access
-        seconds = min(CONNECT_SECONDS, _left(ends_at))
+        ends_at = min(ends_at, time.monotonic() + CONNECT_SECONDS)
         try:
-            raw = socket.create_connection((access.host, access.port), seconds)
+            found = socket.getaddrinfo(access.host, access.port, type=socket.SOCK_STREAM)
         except UnicodeError as exc:  # out of the idna codec
             raise OSError(f"{access.host!r} is no host name: {exc}") from exc
+        raw = first_to_accept([(str(at[0]), access.port) for *_, at in found], ends_at)
         try:
             raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if access.tls is None:
                 return _Connection(raw)
+            raw.settimeout(_left(ends_at))
             return _Connection(access.tls.wrap_socket(raw, server_hostname=access.host))
         except BaseException:
             raw.close()
@@ -249,6 +251,25 @@ class _Connection:
         if self._status and not self._is_whole:
             self._is_whole = True
             self.is_reusable = self._parser.should_keep_alive()
+
+
+def first_to_accept(addresses: Sequence[tuple[str, int]], ends_at: float) -> socket.socket:
+    """
+    A connection to one of a host's addresses, in their order.
+
+    Those that are silent share the time, up to `ends_at` by the monotonic clock: one of them that
+    is down does not make all of the host so.
+
+    Raises:
+        OSError: what became of the last one
+    """
+    problem = OSError("no address")
+    for tried, address in enumerate(addresses):
+        try:
+            return socket.create_connection(address, _left(ends_at) / (len(addresses) - tried))
+        except OSError as exc:
+            problem = exc
+    raise problem
 
 
 def _left(ends_at: float) -> float:

@@ -10,11 +10,12 @@ because this is where a request spends most of the time that is ours.
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 from collections import deque
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from imgproxy_cache.errors import (
     UpstreamBusy,
@@ -30,6 +31,8 @@ __all__ = ["AnswerSink", "Exchange", "Upstream"]
 # imgproxy closes a connection that was idle for 10 seconds: ours goes first, so
 # that a request seldom meets a connection on its way out.
 MAX_IDLE_SECONDS = 8.0
+
+T = TypeVar("T")
 
 
 class Upstream:
@@ -147,9 +150,7 @@ class Upstream:
     async def _send_on_fresh_connection(self, exchange: Exchange) -> None:
         try:
             async with asyncio.timeout(self._connect_timeout_seconds):
-                _, connection = await self._loop.create_connection(
-                    lambda: Connection(self), self._host, self._port, ssl=self._tls
-                )
+                connection = await self._connected()
         except TimeoutError:
             seconds = self._connect_timeout_seconds
             error: UpstreamError = UpstreamTimedOut(f"did not accept a connection in {seconds:g} s")
@@ -163,6 +164,22 @@ class Upstream:
             return
         self.release(None)
         exchange.fail(error)
+
+    async def _connected(self) -> Connection:
+        found = await self._loop.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)
+        return await first_to_accept(
+            self._dial, [str(at[0]) for *_, at in found], self._connect_timeout_seconds
+        )
+
+    async def _dial(self, address: str) -> Connection:
+        _, connection = await self._loop.create_connection(
+            lambda: Connection(self),
+            address,
+            self._port,
+            ssl=self._tls,
+            server_hostname=self._host if self._tls else None,
+        )
+        return connection
 
     def retry(self, exchange: Exchange) -> None:
         """Send it again, in the same slot, on a connection that the server cannot be closing."""
@@ -204,3 +221,27 @@ class Upstream:
             )
         interval = min(1.0, self._read_timeout_seconds / 4)
         self._sweep_timer = self._loop.call_later(interval, self._sweep)
+
+
+async def first_to_accept(
+    dial: Callable[[str], Awaitable[T]], addresses: Sequence[str], seconds: float
+) -> T:
+    """
+    A connection to one of a host's addresses, in their order.
+
+    Those that are silent share the time: one of them that is down does not make all of the host so.
+
+    Raises:
+        OSError: what became of the last one
+    """
+    loop = asyncio.get_running_loop()
+    ends_at = loop.time() + seconds
+    problem = OSError("no address")
+    for tried, address in enumerate(addresses):
+        now = loop.time()
+        try:
+            async with asyncio.timeout((ends_at - now) / (len(addresses) - tried)):
+                return await dial(address)
+        except OSError as exc:
+            problem = exc
+    raise problem

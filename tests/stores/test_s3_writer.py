@@ -1,6 +1,9 @@
 """Images into S3 over connections of our own: which are used again, and what may go wrong."""
 
 import asyncio
+import socket
+import time
+from contextlib import ExitStack
 from dataclasses import replace
 
 import pytest
@@ -10,6 +13,7 @@ from imgproxy_cache.core.key import Key
 from imgproxy_cache.core.location import S3Location
 from imgproxy_cache.errors import StoreError
 from imgproxy_cache.stores import Store, open_store
+from imgproxy_cache.stores.s3_writer import first_to_accept
 from tests.servers.s3 import S3Server
 from tests.stores.images import KEY, PICTURE, picture
 from tests.stores.scripted import HANG_UP, OK, Scripted, scripted
@@ -138,6 +142,26 @@ async def test_who_is_refused_before_all_was_read_is_told_why(location: S3Locati
     async with scripted(answer, reads_bodies=False, hangs_up=True) as server:
         error = await failure_of_put(at(location, server), picture(bytes(20_000_000)))
     assert error.kind in ("too-large", "unreachable"), "a reset may overtake the answer"
+
+
+def test_of_several_addresses_those_that_are_down_leave_time_for_the_next() -> None:
+    with ExitStack() as stack:
+        silent, refusing, listening = (stack.enter_context(socket.socket()) for _ in range(3))
+        for one in (silent, refusing, listening):
+            one.bind(("127.0.0.1", 0))
+        silent.listen(0)
+        listening.listen()
+        for _ in range(2):  # nobody accepts: the queue is full
+            filler = stack.enter_context(socket.socket())
+            filler.setblocking(False)
+            filler.connect_ex(silent.getsockname())
+        addresses = [one.getsockname() for one in (silent, refusing, silent, listening, silent)]
+        found = stack.enter_context(first_to_accept(addresses, time.monotonic() + 0.5))
+        assert found.getpeername() == listening.getsockname()
+        with pytest.raises(ConnectionRefusedError):
+            first_to_accept(addresses[:2], time.monotonic() + 0.5)
+        with pytest.raises(TimeoutError):
+            first_to_accept(addresses[1:3], time.monotonic() + 0.5)
 
 
 async def test_a_large_image_is_sent_whole(s3: S3Server, no_cloud: pytest.MonkeyPatch) -> None:
