@@ -231,7 +231,9 @@ class ClientConnection(HttpToolsProtocol):
             self._expect_no_more()
         if transport.get_write_buffer_size():
             self._watch_for_stall()
-        self._is_idle_since(answered_at)
+        self._idle_since = answered_at
+        if self.timeout_keep_alive_task is None:
+            self._close_when_idle_after(self.timeout_keep_alive)
         return True
 
     def read_alone(self) -> bytes | None:

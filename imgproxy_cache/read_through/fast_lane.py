@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from time import perf_counter
-from typing import Final, Protocol
+from typing import Final, Protocol, cast
 
 from imgproxy_cache.core.headers import Headers
 from imgproxy_cache.core.kept import Signpost, TierKey
@@ -23,14 +23,18 @@ from imgproxy_cache.tiers import Wire
 from imgproxy_cache.tiers.disk import DiskTier
 from imgproxy_cache.tiers.memory import Held, MemoryTier
 from imgproxy_cache.tiers.on_disk import OnDisk
+from imgproxy_cache.tiers.s3_fifo import Entry, S3Fifo
 
 # 1,000 heads of a browser; attackers may send each a new one.
 HEADS_BYTES: Final = 3 * 1024 * 1024
 MAX_HEAD_BYTES: Final = 2048
 KEYS_BYTES: Final = 5 * 1024 * 1024
+# A key's own: the object that has it, and an entry that is in no tier any more.
+KNOWN_BYTES: Final = 110
 _GET: Final = b"GET "
 _HTTP: Final = b" HTTP/1.1\r\n"
 _END: Final = b"\r\n\r\n"
+_NOWHERE: Final[Entry[Held]] = Entry(None, 0)
 
 
 @dataclass(slots=True)
@@ -41,6 +45,16 @@ class KnownHead:
     size: int
     headers: Headers
     """The fields by which variants are selected."""
+
+
+class _Known:
+    """Where the answer to a request lies: its key, and where in memory it was found last."""
+
+    __slots__ = ("entry", "key")
+
+    def __init__(self, key: TierKey) -> None:
+        self.key = key
+        self.entry = _NOWHERE
 
 
 class HitsAtOnce:
@@ -80,12 +94,15 @@ class FastLane:
         now: Callable[[], float],
     ) -> None:
         self._find: Callable[[TierKey], Held | OnDisk | Signpost | None] = nearest.find
+        self._entries: S3Fifo[Held | Signpost] = (
+            nearest.entries if isinstance(nearest, MemoryTier) else S3Fifo(max_bytes=0, max_items=0)
+        )
         self._hits = events.hits_at_once(nearest.name)
         self._known_key = read_through.known_key
         self._now = now
         self._heads: Remembered[KnownHead] = Remembered(HEADS_BYTES)
         # By what stands before these heads: method and target.
-        self._keys: Remembered[TierKey] = Remembered(KEYS_BYTES)
+        self._known: Remembered[_Known] = Remembered(KEYS_BYTES)
 
     def known_head(self, request: bytes) -> KnownHead | None:
         """The head of these bytes, if one request like it was learned."""
@@ -99,12 +116,16 @@ class FastLane:
         Never for a connection that does not take what was written before.
         """
         began = perf_counter()
-        key = self._keys.get(request[: -head.size])
-        if key is None:
+        known = self._known.get(request[: -head.size])
+        if known is None:
             return None
-        hit = self._find(key)
-        if isinstance(hit, Signpost):
-            hit = variant(self._find, hit, head.headers)
+        entry = known.entry
+        hit: Held | OnDisk | None = entry.value
+        if hit is not None:  # as `find` would: which takes 0.3 us of 8
+            entry.visits += 1
+            self._entries.hits += 1
+        else:
+            hit = self._look_up(known, head)
         if hit is None or not hit.give(self._now(), wire):
             return None
         ended = perf_counter()
@@ -116,6 +137,14 @@ class FastLane:
         if seconds > hits.slow_seconds:
             hits.slow.append(seconds)
         return ended
+
+    def _look_up(self, known: _Known, head: KnownHead) -> Held | OnDisk | None:
+        hit = self._find(known.key)
+        if isinstance(hit, Signpost):
+            return variant(self._find, hit, head.headers)
+        if isinstance(hit, Held):
+            known.entry = cast("Entry[Held]", self._entries.entry(known.key))
+        return hit
 
     def learn(self, request: bytes, fields: RequestFields) -> None:
         """
@@ -146,4 +175,4 @@ class FastLane:
         # Twice: in one piece, and as fields.
         self._heads.remember(lines, head, 2 * len(lines) + FIELD_BYTES * len(headers))
         before = request[:end]
-        self._keys.remember(before, key, len(before) + len(key))
+        self._known.remember(before, _Known(key), len(before) + len(key) + KNOWN_BYTES)

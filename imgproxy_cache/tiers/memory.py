@@ -121,8 +121,8 @@ class MemoryTier:
 
     def __init__(self, *, max_bytes: int, max_items: int, max_files: int, head_at: HeadAt) -> None:
         self._counts = Counts()
-        self._entries: S3Fifo[Held | Signpost] = S3Fifo(max_bytes=max_bytes, max_items=max_items)
-        self.find: Callable[[TierKey], Held | Signpost | None] = self._entries.find
+        self.entries: S3Fifo[Held | Signpost] = S3Fifo(max_bytes=max_bytes, max_items=max_items)
+        self.find: Callable[[TierKey], Held | Signpost | None] = self.entries.find
         self.max_bytes = max_bytes
         self._largest = max_bytes // LARGEST_SHARE
         self._head_at = head_at
@@ -130,7 +130,7 @@ class MemoryTier:
 
     @property
     def counts(self) -> Counts:
-        counts, entries = self._counts, self._entries
+        counts, entries = self._counts, self.entries
         counts.hits, counts.evictions = entries.hits, entries.evictions
         counts.items, counts.bytes = len(entries), entries.size
         return counts
@@ -147,19 +147,19 @@ class MemoryTier:
             return
         size = entry_bytes(key, kept)
         if size > self._largest:
-            self._entries.remove(key)
+            self.entries.remove(key)
             self._counts.refused += 1
             return
         self._counts.puts += 1
         if isinstance(kept, Signpost):
-            self._entries.put(key, kept, size)
+            self.entries.put(key, kept, size)
             return
         if self._files.most and may_be_in_file(len(kept.body)):
             size += file_bytes(len(kept.body)) - len(kept.body)
-        self._entries.put(key, Held(kept, self._head_at, self._files), size)
+        self.entries.put(key, Held(kept, self._head_at, self._files), size)
 
     def remove(self, key: TierKey) -> None:
-        self._entries.remove(key)
+        self.entries.remove(key)
 
 
 def may_be_in_file(size: int) -> bool:

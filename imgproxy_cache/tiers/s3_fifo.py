@@ -34,11 +34,14 @@ MOST_VISITS = 3
 GHOST_BYTES = 150
 
 
-class _Entry(Generic[V]):
+class Entry(Generic[V]):
+    """Where a value lies; `visits` are counted by whoever takes it from here."""
+
     __slots__ = ("size", "value", "visits")
 
-    def __init__(self, value: V, size: int) -> None:
+    def __init__(self, value: V | None, size: int) -> None:
         self.value = value
+        """None as soon as it is evicted, removed, or another has taken its place."""
         self.size = size
         self.visits = 0
 
@@ -57,8 +60,8 @@ class S3Fifo(Generic[V]):
         self.max_items = max_items
         self.hits = 0
         self.evictions = 0
-        self._small: OrderedDict[bytes, _Entry[V]] = OrderedDict()
-        self._main: OrderedDict[bytes, _Entry[V]] = OrderedDict()
+        self._small: OrderedDict[bytes, Entry[V]] = OrderedDict()
+        self._main: OrderedDict[bytes, Entry[V]] = OrderedDict()
         self._ghosts: OrderedDict[int, int] = OrderedDict()
         self._small_bytes = 0
         self._main_bytes = 0
@@ -74,13 +77,16 @@ class S3Fifo(Generic[V]):
 
     def find(self, key: bytes) -> V | None:
         """A hit moves nothing: it leaves a mark."""
-        entry = self._main.get(key) or self._small.get(key)
+        entry = self.entry(key)
         if entry is None:
             return None
-        if entry.visits < MOST_VISITS:
-            entry.visits += 1
+        entry.visits += 1
         self.hits += 1
         return entry.value
+
+    def entry(self, key: bytes) -> Entry[V] | None:
+        """For who asks for it again and again, and counts visits and hits as :meth:`find` does."""
+        return self._main.get(key) or self._small.get(key)
 
     def put(self, key: bytes, value: V, size: int) -> bool:
         """Whether there is room; an earlier value is gone in any case."""
@@ -89,7 +95,7 @@ class S3Fifo(Generic[V]):
             return False
         while self.size + size > self.max_bytes or len(self) >= self.max_items:
             self._make_room()
-        entry = _Entry(value, size)
+        entry = Entry(value, size)
         if was_main or self._forget_ghost(key):
             self._main[key] = entry
             self._main_bytes += size
@@ -102,9 +108,11 @@ class S3Fifo(Generic[V]):
         """Whether it had come as far as the main queue."""
         if (entry := self._main.pop(key, None)) is not None:
             self._main_bytes -= entry.size
+            entry.value = None
             return True
         if (entry := self._small.pop(key, None)) is not None:
             self._small_bytes -= entry.size
+            entry.value = None
         return False
 
     def _make_room(self) -> None:
@@ -125,16 +133,18 @@ class S3Fifo(Generic[V]):
             self._main_bytes += entry.size
         else:
             self.evictions += 1
+            entry.value = None
             self._remember_ghost(key, entry.size)
 
     def _evict_from_main(self) -> None:
         key, entry = self._main.popitem(last=False)
         if entry.visits:
-            entry.visits -= 1
+            entry.visits = min(entry.visits, MOST_VISITS) - 1
             self._main[key] = entry
         else:
             self._main_bytes -= entry.size
             self.evictions += 1
+            entry.value = None
 
     def _remember_ghost(self, key: bytes, size: int) -> None:
         """As many as would fit into the main queue."""

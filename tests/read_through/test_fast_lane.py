@@ -7,12 +7,14 @@ import hashlib
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
 
 import pytest
 import uvloop
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from imgproxy_cache.core.kept import KeptAnswer
 from tests.servers.upstreams import FakeImgproxy, Gate, Received, Script, fake_imgproxy, head, image
 from tests.servers.wired import WiredProxy, wired_proxy
 from tests.wire import Wire, ask, connected, request
@@ -228,6 +230,45 @@ async def _answers(proxy: WiredProxy, wire: Wire, asked: bytes) -> list[bytes]:
         if proxy.read_through is not None and proxy.read_through.disk is not None:
             await proxy.read_through.disk.settle()
     return came
+
+
+@pytest.mark.parametrize("change", ["removed", "replaced"])
+async def test_what_is_no_longer_in_memory_is_not_given(
+    proxy: WiredProxy, upstream: FakeImgproxy, change: str
+) -> None:
+    assert proxy.read_through is not None
+    memory = proxy.read_through.memory
+    async with connected(proxy.port) as wire:
+        await _known(proxy, wire, TARGET)
+        await proxy.until_idle()
+        proxy.store.images.clear()
+        upstream.script(TARGET, image(b"later"))
+        key = proxy.read_through.known_key(TARGET)
+        assert key is not None
+        kept = memory.get(key)
+        assert isinstance(kept, KeptAnswer)
+        memory.remove(key)
+        if change == "replaced":
+            memory.put(key, replace(kept, body=b"later"))
+        hits = proxy.hits_at_once
+        wire.send(request(TARGET))
+        answer = await wire.answer()
+
+    assert answer.body == b"later"
+    assert proxy.hits_at_once - hits == (change == "replaced")
+
+
+async def test_hits_at_once_are_hits_of_their_tier(proxy: WiredProxy) -> None:
+    assert proxy.read_through is not None
+    memory = proxy.read_through.memory
+    async with connected(proxy.port) as wire:
+        await _known(proxy, wire, TARGET)
+        hits, at_once = memory.counts.hits, proxy.hits_at_once
+        for _ in range(5):
+            wire.send(request(TARGET))
+            await wire.answer()
+
+    assert (memory.counts.hits - hits, proxy.hits_at_once - at_once) == (5, 5)
 
 
 # The limits of a connection

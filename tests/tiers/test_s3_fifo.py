@@ -1,7 +1,8 @@
 """S3-FIFO: what stays, what goes, and that nothing outgrows its bounds."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -22,6 +23,13 @@ def put(entries: S3Fifo[int], numbers: Sequence[int]) -> None:
 
 def there(entries: S3Fifo[int], numbers: Sequence[int]) -> list[int]:
     return [number for number in numbers if entries.find(b"%d" % number) is not None]
+
+
+def leave_main(entries: S3Fifo[int]) -> None:
+    there(entries, (1,))
+    for number in range(100, 200):
+        put(entries, (number,))
+        there(entries, (number,))
 
 
 def test_what_was_asked_for_again_outlives_what_was_not() -> None:
@@ -71,6 +79,38 @@ def test_a_later_value_without_room_takes_the_earlier_along() -> None:
     entries.put(b"1", 1, SIZE)
     assert not entries.put(b"1", 2, 100 * SIZE)
     assert (entries.find(b"1"), len(entries), entries.size) == (None, 0, 0)
+
+
+@pytest.mark.parametrize(
+    "leave",
+    [
+        pytest.param(lambda entries: entries.remove(b"1"), id="removed"),
+        pytest.param(lambda entries: entries.put(b"1", 2, SIZE), id="replaced"),
+        pytest.param(
+            lambda entries: put(entries, range(10, 30)), id="evicted from the small queue"
+        ),
+        pytest.param(leave_main, id="evicted from the main queue"),
+    ],
+)
+def test_an_entry_has_its_value_until_it_is_gone(leave: Callable[[S3Fifo[int]], object]) -> None:
+    entries = queue(10)
+    put(entries, (1,))
+    entry = entries.entry(b"1")
+    assert entry is not None
+    assert entry.value == 1
+    leave(entries)
+    assert entry.value is None
+
+
+def test_visits_of_an_entry_count_like_those_of_find() -> None:
+    entries = queue(10)
+    put(entries, range(10))
+    for number in (2, 5):
+        entry = entries.entry(b"%d" % number)
+        assert entry is not None
+        entry.visits += 1
+    put(entries, range(10, 30))
+    assert there(entries, range(20)) == [2, 5]
 
 
 def test_the_number_of_items_is_bounded_as_well() -> None:
