@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 
 # As obstore has it: keys are asked for again so long before they expire.
 RENEWED_BEFORE = timedelta(minutes=5)
+# Shorter than the idle limit of any store we know (5 seconds with versitygw).
+IDLE_SECONDS = 4.0
+# Of an answer that is no image, as much is read: what S3 says of an error has some hundred bytes.
+MOST_ERROR_BYTES = 64 * 1024
 
 
 class S3Access:
@@ -59,10 +63,12 @@ class S3Access:
         One with keys that were asked for now.
 
         Raises:
-            LookupError: there are none
-            ValueError: they are such that no header can hold them
+            LookupError: there are none, or such that no header can hold them
         """
         keys = await self._credentials()
+        said = keys["access_key_id"] + keys["secret_access_key"] + (keys["token"] or "")
+        if not (said.isascii() and said.isprintable()):
+            raise LookupError("AWS credentials are to be ASCII, without a line's end")
         signer = RequestSigner(
             host=self._host_field,
             region=self.location.region,

@@ -2,8 +2,7 @@
 Images out of S3 for clients who wait, over connections of our own.
 
 A hit from the store is on the way of an answer.  A get costs 51 us here, which is 92 over obstore
-(awaited; 79 in a thread, and two changes of threads).  What is put, found or deleted goes over
-obstore.
+(awaited; 79 in a thread, and two changes of threads).  What is found or deleted goes over obstore.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from imgproxy_cache.stores.failures import (
     store_error,
 )
 from imgproxy_cache.stores.reader import Get, Outcome, Reader
-from imgproxy_cache.stores.s3_access import S3Access
+from imgproxy_cache.stores.s3_access import IDLE_SECONDS, MOST_ERROR_BYTES, S3Access
 from imgproxy_cache.upstream import Exchange, Upstream
 
 # A store that answers within 30 ms is asked 1,000 times a second by so many.
@@ -36,10 +35,6 @@ MOST_WAITING = 10_000
 CONNECT_SECONDS = 3.0
 # Nobody waits for longer (and STORE_SECONDS of the tier is less).
 SILENT_SECONDS = 10.0
-# Shorter than the idle limit of any store we know (5 seconds with versitygw).
-IDLE_SECONDS = 4.0
-# Of an answer that is no image, as much is read: what S3 says of an error has some hundred bytes.
-MOST_ERROR_BYTES = 64 * 1024
 
 # In the order of Image's fields.
 _METADATA = (b"x-amz-meta-path-sha256", b"x-amz-meta-content-sha256", b"x-amz-meta-stored-at")

@@ -23,16 +23,12 @@ from imgproxy_cache.core.image import Image
 from imgproxy_cache.core.key import Key, object_name
 from imgproxy_cache.errors import UpstreamBroken, UpstreamError
 from imgproxy_cache.stores.failures import error_of_answer, error_of_transport
-from imgproxy_cache.stores.s3_access import S3Access
+from imgproxy_cache.stores.s3_access import IDLE_SECONDS, MOST_ERROR_BYTES, S3Access
 
 CONNECT_SECONDS: Final = 5.0
-# Shorter than the idle limit of any store we know (5 seconds with versitygw).
-IDLE_SECONDS: Final = 4.0
 # Head and body go out in one write; to copy more would cost more than a second one.
 ONE_WRITE_BYTES: Final = 64 * 1024
 READ_BYTES: Final = 16 * 1024
-# What S3 says of an error has some hundred bytes.
-MOST_ANSWER_BYTES: Final = 64 * 1024
 
 _FIELDS: Final = frozenset({"Cache-Control", "Content-Disposition"})
 
@@ -82,16 +78,16 @@ class S3Writer:
             StoreError: it failed
             LookupError: there are no keys
         """
-        access, now = self._access, self._now()
+        access = self._access
         signed, unsigned = _fields(attributes)
         unsigned += b"Content-Length: %d\r\n" % len(image.body)
         if only_new:
             unsigned += b"If-None-Match: *\r\n"
-        signer = access.signer(now) or self._renewed_signer()
+        signer = access.signer(self._now()) or self._renewed_signer()
         head = signer.request(
             b"PUT",
             access.path(key),
-            now,
+            self._now(),
             body_sha256=image.content_sha256.encode("ascii"),
             signed=signed,
             unsigned=unsigned,
@@ -214,7 +210,7 @@ class _Connection:
 
     def _receive(self, ends_at: float) -> None:
         has_begun = False
-        while not self._is_whole and len(self._body) <= MOST_ANSWER_BYTES:
+        while not self._is_whole and len(self._body) <= MOST_ERROR_BYTES:
             self._socket.settimeout(_left(ends_at))
             try:
                 data = self._socket.recv(READ_BYTES)

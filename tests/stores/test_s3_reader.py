@@ -60,13 +60,24 @@ async def test_wrong_keys_are_told_without_showing_them(
     assert "wrong-and-private" not in str(error)
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        pytest.param("AWS_ACCESS_KEY_ID", "priv\u00e4t", id="no ASCII"),
+        pytest.param("AWS_ACCESS_KEY_ID", "private\n", id="a line out of a file"),
+        pytest.param("AWS_SECRET_ACCESS_KEY", "private\n", id="a secret's line"),
+        pytest.param("AWS_SESSION_TOKEN", "private\r\nHost: elsewhere", id="two lines"),
+    ],
+)
 async def test_keys_that_no_header_can_hold_are_told_without_showing_them(
-    location: S3Location, no_cloud: pytest.MonkeyPatch
+    location: S3Location, no_cloud: pytest.MonkeyPatch, name: str, value: str
 ) -> None:
-    no_cloud.setenv("AWS_ACCESS_KEY_ID", "priv\u00e4t")
+    no_cloud.setenv(name, value)
     error = await failure_at(location)
-    assert error.kind == "other"
-    assert "priv" not in str(error)
+    assert (error.kind, error.cause) == (
+        "credentials",
+        "AWS credentials are to be ASCII, without a line's end",
+    )
 
 
 async def test_missing_credentials_fail_the_get_and_not_the_opening(
