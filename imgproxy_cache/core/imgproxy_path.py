@@ -251,7 +251,7 @@ def base64_decoded(text: str) -> bytes | None:
 def _behind_prefix(text: str, prefix: str) -> int | None:
     if not text.startswith("/"):
         return None
-    if text.startswith(prefix) and text.startswith("/", len(prefix)):
+    if not prefix or (text.startswith(prefix) and text.startswith("/", len(prefix))):
         return len(prefix) + 1
     # Routes see the decoded path, the prefix is cut off the raw one: an escaped
     # prefix gets through and is then taken for the signature.
@@ -270,14 +270,16 @@ def _repaired(written: str) -> str:
     ``%3A`` in the options becomes ``:``; ``scheme:/`` in a plain source
     ``scheme://`` (``local:///``); up to two slashes at the start are dropped.
     """
+    # Nearly every path needs none of this: no scheme in it has a single slash.
+    may_lack_one = written.count(":/") != written.count("://")
+    if not may_lack_one and "%3A" not in written and not written.startswith("/"):
+        return written
     if written.startswith("plain/"):
         options, plain, source = "", "/plain/", written[6:]
     else:
         options, plain, source = written.partition("/plain/")
     if "%3A" in options:
         options = options.replace("%3A", ":")
-    # Counting first spares the pattern its search through nearly every source.
-    may_lack_one = source.count(":/") != source.count("://")
     if plain and may_lack_one and (match := _ONE_SLASH.match(source)):
         scheme, first = match.groups()
         slashes = ":///" if scheme == "local" else "://"
@@ -338,7 +340,9 @@ def _read_options(text: str, separator: str) -> _Options:
 
 def _extension(source: str, rules: PathRules) -> str | None:
     encoded, separator = _encoded_source(source, rules)
-    _, _, extension = encoded.partition(separator)
+    if separator not in encoded:
+        return None
+    extension = encoded.partition(separator)[2]
     return None if separator in extension else extension or None
 
 
