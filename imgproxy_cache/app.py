@@ -115,14 +115,12 @@ def proxy_app(
         async with AsyncExitStack() as stack:
             store = await stack.enter_async_context(open_store(settings.store))
             upstream = await stack.enter_async_context(upstream_from(settings))
-            read_through = await stack.enter_async_context(read_through_from(settings, store))
+            buffer = buffer_from(settings)
+            read_through = await stack.enter_async_context(
+                read_through_from(settings, store, buffer)
+            )
             uploads = await stack.enter_async_context(
                 uploads_from(settings, store, metrics, info_log=info_log, read_through=read_through)
-            )
-            buffer = Buffer(
-                settings.buffer_bytes,
-                wait_seconds=settings.upstream_wait_seconds,
-                max_waiting=settings.upstream_queue_items,
             )
             if read_through is not None:
                 metrics.watch_tiers(read_through.tiers)
@@ -174,9 +172,21 @@ def upstream_from(settings: Settings, *, max_connections: int | None = None) -> 
     )
 
 
+def buffer_from(settings: Settings) -> Buffer:
+    return Buffer(
+        settings.buffer_bytes,
+        wait_seconds=settings.upstream_wait_seconds,
+        max_waiting=settings.upstream_queue_items,
+    )
+
+
 @asynccontextmanager
 async def read_through_from(
-    settings: Settings, store: ReadableStore, *, now: Callable[[], float] = time.time
+    settings: Settings,
+    store: ReadableStore,
+    buffer: Buffer,
+    *,
+    now: Callable[[], float] = time.time,
 ) -> AsyncIterator[ReadThrough | None]:
     """One worker's tiers; None where read-through is off."""
     given = settings.read_through
@@ -202,7 +212,7 @@ async def read_through_from(
         # With a secret nothing is there: a public bucket would bypass it.
         if rules.secret is None or rules.store_secret:
             store_tier = StoreTier(
-                await stack.enter_async_context(store.reader()),
+                await stack.enter_async_context(store.reader(buffer)),
                 miss_seconds=given.store_miss_seconds,
                 miss_items=given.store_miss_items,
                 max_bytes=rules.max_object_bytes,

@@ -8,7 +8,7 @@ from typing import Protocol
 from imgproxy_cache.core.image import Image, StoredObject
 from imgproxy_cache.core.key import Key
 from imgproxy_cache.core.location import FolderLocation, StoreLocation
-from imgproxy_cache.stores.reader import Reader
+from imgproxy_cache.stores.reader import Reader, Room
 
 
 class Store(Protocol):
@@ -69,8 +69,8 @@ class Store(Protocol):
 class ReadableStore(Store, Protocol):
     """A store that clients are given images of."""
 
-    def reader(self) -> AbstractAsyncContextManager[Reader]:
-        """What gets them for the event loop, as :meth:`get` does."""
+    def reader(self, room: Room) -> AbstractAsyncContextManager[Reader]:
+        """What gets them for the event loop, as :meth:`get` does, into memory that is there."""
 
 
 def open_store(location: StoreLocation) -> AbstractAsyncContextManager[ReadableStore]:

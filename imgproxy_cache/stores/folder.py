@@ -27,7 +27,7 @@ from imgproxy_cache.core.image import Image, StoredObject
 from imgproxy_cache.core.key import Key
 from imgproxy_cache.core.location import FolderLocation
 from imgproxy_cache.errors import StoredTooLargeError, StoreError
-from imgproxy_cache.stores.reader import Reader, threaded_reader
+from imgproxy_cache.stores.reader import Reader, Room, threaded_reader
 
 _KEY = re.compile(r"[0-9a-f]{32}")
 # A writer that died left its temporary file; no living one takes an hour for one image.
@@ -70,7 +70,7 @@ class FolderStore:
         with self._told(f"get {key}"):
             return self._get(_file_name(key), max_bytes)
 
-    def reader(self) -> AbstractAsyncContextManager[Reader]:
+    def reader(self, room: Room) -> AbstractAsyncContextManager[Reader]:
         return threaded_reader(self)
 
     async def delete(self, key: Key) -> None:

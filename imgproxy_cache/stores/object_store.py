@@ -29,7 +29,7 @@ from imgproxy_cache.stores.failures import (
     lacks_conditional_writes,
     store_error,
 )
-from imgproxy_cache.stores.reader import Reader, threaded_reader
+from imgproxy_cache.stores.reader import Reader, Room, threaded_reader
 from imgproxy_cache.stores.s3 import DirectS3, open_s3
 from imgproxy_cache.stores.s3_reader import s3_reader
 
@@ -148,8 +148,8 @@ class ObjectStore:
             raise self._error(exc, f"get {name}") from exc
         raise StoredTooLargeError(size, operation=f"get {name}", place=self.place)
 
-    def reader(self) -> AbstractAsyncContextManager[Reader]:
-        return threaded_reader(self) if self._s3 is None else s3_reader(self._s3.access)
+    def reader(self, room: Room) -> AbstractAsyncContextManager[Reader]:
+        return threaded_reader(self) if self._s3 is None else s3_reader(self._s3.access, room)
 
     async def delete(self, key: Key) -> None:
         name = self._name(key)

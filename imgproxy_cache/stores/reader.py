@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from enum import Enum, auto
 from typing import Protocol
 
 from imgproxy_cache.core.image import Image
@@ -16,8 +17,24 @@ from imgproxy_cache.threads import Threads
 # one core, with a store beside it, 8 of them cost 78 us a get, 16 of them 82 and 32 of them 96.
 MOST_THREADS = 16
 
-Outcome = Image | StoreError | None
-"""Of a get: the image, why there is no telling, or that there is none."""
+
+class Unread(Enum):
+    """An image that is there, and was not read."""
+
+    NO_ROOM = auto()
+
+
+Outcome = Image | StoreError | Unread | None
+"""Of a get: the image, why there is no telling, why it was not read, or that there is none."""
+
+
+class Room(Protocol):
+    """Memory for images that are being read: :class:`~imgproxy_cache.buffer.Buffer`."""
+
+    def take(self, size: int) -> bool:
+        """Whether there were so many bytes, which are taken now."""
+
+    def give_back(self, size: int) -> None: ...
 
 
 class Get(Protocol):
@@ -35,7 +52,8 @@ class Reader(Protocol):
     """
     Gets images for the event loop, which it never stalls.
 
-    At most so many at once, which each reader has its reason for; further ones wait.
+    At most so many at once, which each reader has its reason for; further ones wait.  Where a store
+    tells the size before the bytes, there is `room` for them, or they are not read.
     """
 
     @property

@@ -25,13 +25,15 @@ from imgproxy_cache.stores.failures import (
     is_missing_key,
     store_error,
 )
-from imgproxy_cache.stores.reader import Get, Outcome, Reader
+from imgproxy_cache.stores.reader import Get, Outcome, Reader, Room, Unread
 from imgproxy_cache.stores.s3_access import IDLE_SECONDS, MOST_ERROR_BYTES, S3Access
 from imgproxy_cache.upstream import Exchange, Upstream
 
 # A store that answers within 30 ms is asked 1,000 times a second by so many.
 MOST_CONNECTIONS = 32
 MOST_WAITING = 10_000
+# Where clients' images have taken all memory, small ones are read still: 8 MB in all.
+ALWAYS_READ_BYTES = 256 * 1024
 CONNECT_SECONDS = 3.0
 # Nobody waits for longer (and STORE_SECONDS of the tier is less).
 SILENT_SECONDS = 10.0
@@ -48,8 +50,14 @@ class S3Reader:
     """
 
     def __init__(
-        self, access: S3Access, upstream: Upstream, *, now: Callable[[], float] = time.time
+        self,
+        access: S3Access,
+        upstream: Upstream,
+        room: Room,
+        *,
+        now: Callable[[], float] = time.time,
     ) -> None:
+        self._room = room
         self._access = access
         self._upstream = upstream
         self._now = now
@@ -60,7 +68,7 @@ class S3Reader:
         return str(self._access.location)
 
     def get(self, key: Key, max_bytes: int, tell: Callable[[Outcome], None]) -> Get:
-        get = _S3Get(self._access.location, key, max_bytes, tell)
+        get = _S3Get(self._access.location, self._room, key, max_bytes, tell)
         now = self._now()
         signer = self._access.signer(now)
         if signer is not None:
@@ -93,8 +101,10 @@ class _S3Get:
         "_headers",
         "_location",
         "_max_bytes",
+        "_room",
         "_size",
         "_status",
+        "_taken",
         "_tell",
         "exchange",
         "is_over",
@@ -104,6 +114,7 @@ class _S3Get:
     def __init__(
         self,
         location: S3Location,
+        room: Room,
         key: Key,
         max_bytes: int,
         tell: Callable[[Outcome], None],
@@ -112,6 +123,8 @@ class _S3Get:
         self.is_over = False
         self.exchange: Exchange | None = None
         self._location = location
+        self._room = room
+        self._taken = 0  # of the room
         self._max_bytes = max_bytes
         self._tell = tell
         self._status = 0
@@ -128,13 +141,13 @@ class _S3Get:
         return self.exchange is not None and self.exchange.is_sent
 
     def abandon(self) -> None:
-        self.is_over = True
+        self._is_over_now()
         if self.exchange is not None:
             self.exchange.abandon()
 
     def fail(self, error: StoreError) -> None:
         if not self.is_over:
-            self.is_over = True
+            self._is_over_now()
             self._tell(error)
 
     # AnswerSink
@@ -142,8 +155,8 @@ class _S3Get:
     def answer_began(self, status: int, headers: Headers) -> None:
         self._status, self._headers = status, headers
         length = content_length(headers)
-        if status == 200 and length is not None and length > self._max_bytes:
-            self._is_too_large(length)
+        if status == 200 and length is not None:
+            self._needs(length)
 
     def chunk_came(self, chunk: bytes) -> None:
         if self.is_over:
@@ -151,15 +164,15 @@ class _S3Get:
         self._size += len(chunk)
         if self._status == 200:
             self._chunks.append(chunk)
-            if self._size > self._max_bytes:
-                self._is_too_large(self._size)
+            if self._size > self._taken:  # it did not say how much there would be
+                self._needs(self._size)
         elif self._size <= MOST_ERROR_BYTES:
             self._chunks.append(chunk)
 
     def answer_ended(self, *, is_whole: bool) -> None:
         if self.is_over:
             return
-        self.is_over = True
+        self._is_over_now()
         body = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
         if self._status == 200 and is_whole:
             self._tell(_image(body, self._headers))
@@ -174,14 +187,29 @@ class _S3Get:
     def fetch_failed(self, error: UpstreamError) -> None:
         self.fail(error_of_transport(error, self.operation, self._location))
 
-    def _is_too_large(self, size: int) -> None:
-        place = str(self._location)
-        self.fail(StoredTooLargeError(size, operation=self.operation, place=place))
-        self.abandon()
+    def _needs(self, size: int) -> None:
+        """So many bytes of memory, in all."""
+        if size > self._max_bytes:
+            place = str(self._location)
+            self.fail(StoredTooLargeError(size, operation=self.operation, place=place))
+            self.abandon()
+        elif size <= ALWAYS_READ_BYTES:
+            pass
+        elif self._room.take(size - self._taken):
+            self._taken = size
+        else:
+            self.abandon()
+            self._tell(Unread.NO_ROOM)
+
+    def _is_over_now(self) -> None:
+        self.is_over = True
+        taken, self._taken = self._taken, 0
+        if taken:
+            self._room.give_back(taken)
 
 
 @asynccontextmanager
-async def s3_reader(access: S3Access) -> AsyncIterator[Reader]:
+async def s3_reader(access: S3Access, room: Room) -> AsyncIterator[Reader]:
     async with Upstream(
         access.host,
         access.port,
@@ -194,7 +222,7 @@ async def s3_reader(access: S3Access) -> AsyncIterator[Reader]:
         name="the store",
         tls=access.tls,
     ) as upstream:
-        yield S3Reader(access, upstream)
+        yield S3Reader(access, upstream, room)
 
 
 def _image(body: bytes, headers: Headers) -> Image:

@@ -18,7 +18,7 @@ from imgproxy_cache.core.kept import KeptAnswer
 from imgproxy_cache.core.key import Key
 from imgproxy_cache.core.stored import answer_from_store
 from imgproxy_cache.errors import StoreBugError, StoredImageError, StoreError
-from imgproxy_cache.stores.reader import Get, Outcome, Reader
+from imgproxy_cache.stores.reader import Get, Outcome, Reader, Unread
 from imgproxy_cache.tiers import Counts
 from imgproxy_cache.tiers.recent_keys import RecentKeys
 
@@ -44,7 +44,8 @@ class _Nothing(Enum):
 
     MISSING = auto()
     """Or it does not say for how long it is fresh."""
-    NOT_ASKED = auto()
+    UNREAD = auto()
+    """It was not asked, or there is no memory for it now: that says nothing of the store."""
 
 
 _Outcome = KeptAnswer | StoredImageError | StoreError | _Nothing
@@ -187,7 +188,9 @@ class StoreTier:
             self._timer.cancel()
 
     def _told(self, asking: _Asking, outcome: Outcome) -> None:
-        if not isinstance(outcome, Image):
+        if isinstance(outcome, Unread):
+            self._end(asking, _Nothing.UNREAD)
+        elif not isinstance(outcome, Image):
             self._end(asking, _Nothing.MISSING if outcome is None else outcome)
         elif len(outcome.body) <= PROVED_AT_ONCE_BYTES:
             self._end(asking, self._proved(asking, outcome))
@@ -236,7 +239,7 @@ class StoreTier:
 
     def _leave(self, asking: _Asking) -> None:
         asking.get.abandon()
-        self._end(asking, _Nothing.NOT_ASKED)
+        self._end(asking, _Nothing.UNREAD)
 
     def _end(self, asking: _Asking, outcome: _Outcome) -> None:
         if asking not in self._under_way:  # one that is being proved was given up
@@ -244,7 +247,7 @@ class StoreTier:
         del self._under_way[asking]
         if not asking.answer.done():  # else who asked was cancelled
             asking.answer.set_result(outcome if isinstance(outcome, KeptAnswer) else None)
-        if outcome is _Nothing.NOT_ASKED:
+        if outcome is _Nothing.UNREAD:
             self._breaker.told_nothing(was_probe=asking.was_probe)
         elif isinstance(outcome, StoreError):
             self._failed(asking, outcome)

@@ -19,7 +19,13 @@ from typing import Any
 import uvicorn
 from uvicorn.server import ServerState
 
-from imgproxy_cache.app import fast_lane_of, read_through_from, reader_from, upstream_from
+from imgproxy_cache.app import (
+    buffer_from,
+    fast_lane_of,
+    read_through_from,
+    reader_from,
+    upstream_from,
+)
 from imgproxy_cache.buffer import Buffer
 from imgproxy_cache.core.image import Image, StoredObject
 from imgproxy_cache.core.key import Key
@@ -30,7 +36,7 @@ from imgproxy_cache.read_through import ReadThrough
 from imgproxy_cache.read_through.fast_lane import FastLane
 from imgproxy_cache.refusals import Refusal
 from imgproxy_cache.settings import Settings
-from imgproxy_cache.stores.reader import Reader, threaded_reader
+from imgproxy_cache.stores.reader import Reader, Room, threaded_reader
 from imgproxy_cache.uploads import Uploads
 from imgproxy_cache.upstream import Upstream
 
@@ -79,7 +85,7 @@ class MemoryStore:
     def get(self, key: Key, max_bytes: int | None = None) -> Image | None:
         return self.images.get(key)
 
-    def reader(self) -> AbstractAsyncContextManager[Reader]:
+    def reader(self, room: Room) -> AbstractAsyncContextManager[Reader]:
         return threaded_reader(self)
 
     async def delete(self, key: Key) -> None:
@@ -182,9 +188,10 @@ async def wired_proxy(
     loggers = [logging.getLogger(name) for name in ("uvicorn.error", "asyncio")]
     for logger in loggers:
         logger.addHandler(complaints)
+    buffer = buffer_from(given)
     async with (
         upstream_from(given) as upstream,
-        read_through_from(given, store, now=clock) as read_through,
+        read_through_from(given, store, buffer, now=clock) as read_through,
         Uploads(
             store,
             concurrency=given.upload_concurrency,
@@ -196,11 +203,6 @@ async def wired_proxy(
             keeps_store_fresh=read_through is not None,
         ) as uploads,
     ):
-        buffer = Buffer(
-            given.buffer_bytes,
-            wait_seconds=given.upstream_wait_seconds,
-            max_waiting=given.upstream_queue_items,
-        )
         fast_lane = fast_lane_of(given, read_through, metrics, now=clock)
         proxy = Proxy(
             reader=reader_from(given, read_through),

@@ -2,10 +2,11 @@
 
 import asyncio
 
+from imgproxy_cache.buffer import Buffer
 from imgproxy_cache.core.image import Image
 from imgproxy_cache.core.key import Key
 from imgproxy_cache.errors import StoreError
-from imgproxy_cache.stores.reader import Outcome, Reader
+from imgproxy_cache.stores.reader import Outcome, Reader, Unread
 from tests.stores.images import KEY
 
 MOST_BYTES = 50_000_000
@@ -25,4 +26,10 @@ async def got(reader: Reader, key: Key = KEY, max_bytes: int = MOST_BYTES) -> Im
         found = await outcome
     if isinstance(found, StoreError):
         raise found
+    assert not isinstance(found, Unread)
     return found
+
+
+def buffer(max_bytes: int = MOST_BYTES) -> Buffer:
+    """Memory, for whose bytes nobody waits."""
+    return Buffer(max_bytes, wait_seconds=0, max_waiting=0)

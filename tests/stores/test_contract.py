@@ -25,7 +25,7 @@ from tests.servers.azure import AzureServer
 from tests.servers.gcs import GcsServer
 from tests.servers.s3 import S3Server
 from tests.stores.images import KEY, picture
-from tests.stores.reading import MOST_BYTES, got
+from tests.stores.reading import MOST_BYTES, buffer, got
 
 BUCKET_STORES = ["s3", "s3_tls", "gcs", "azure"]
 
@@ -71,7 +71,7 @@ async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
 
 @pytest.fixture
 async def reader(store: ReadableStore) -> AsyncIterator[Reader]:
-    async with store.reader() as reader:
+    async with store.reader(buffer()) as reader:
         yield reader
 
 
@@ -255,7 +255,7 @@ async def test_a_missing_bucket_is_a_failure_and_no_missing_image(
             await operation()
         assert (caught.value.kind, caught.value.place) == ("bucket", store.place)
         assert caught.value.hint.startswith("create it or fix ")
-    async with store.reader() as reader:
+    async with store.reader(buffer()) as reader:
         with pytest.raises(StoreError) as caught:
             await got(reader)
     assert (caught.value.kind, caught.value.place) == ("bucket", store.place)

@@ -19,7 +19,7 @@ from imgproxy_cache.stores import open_store
 from imgproxy_cache.stores.credentials import AwsCredentials
 from tests.servers.s3 import S3Server
 from tests.stores.images import KEY, PICTURE
-from tests.stores.reading import got
+from tests.stores.reading import buffer, got
 
 T = TypeVar("T")
 
@@ -97,7 +97,7 @@ async def test_keys_that_expire_are_replaced_before_they_do(
 ) -> None:
     bucket = s3.make_bucket(f"images-{uuid.uuid4().hex}")
     location = S3Location(bucket, "", s3.endpoint, "auto")
-    async with open_store(location) as store, store.reader() as reader:
+    async with open_store(location) as store, store.reader(buffer()) as reader:
         for name in ("first", "second", "third"):
             endpoint.access_key = name
             s3.admit(keys(name))
@@ -117,7 +117,7 @@ async def test_keys_that_live_long_are_asked_for_once(
     s3.admit(keys("long"))
     bucket = s3.make_bucket(f"images-{uuid.uuid4().hex}")
     location = S3Location(bucket, "", s3.endpoint, "auto")
-    async with open_store(location) as store, store.reader() as reader:
+    async with open_store(location) as store, store.reader(buffer()) as reader:
         for _ in range(20):
             await asyncio.to_thread(store.put, KEY, PICTURE)
             assert await got(reader) == PICTURE
@@ -139,7 +139,7 @@ async def test_an_endpoint_that_fails_is_told_and_asked_again_later(
 ) -> None:
     endpoint.status = 403
     location = S3Location("any-bucket", "", s3.endpoint, "auto")
-    async with open_store(location) as store, store.reader() as reader:
+    async with open_store(location) as store, store.reader(buffer()) as reader:
         for _ in range(5):
             with pytest.raises(StoreError) as caught:
                 await asyncio.to_thread(store.put, KEY, PICTURE)

@@ -14,7 +14,7 @@ from imgproxy_cache.errors import StoreError
 from imgproxy_cache.stores import open_store
 from tests.servers.s3 import S3Server
 from tests.stores.images import KEY, PICTURE
-from tests.stores.reading import got
+from tests.stores.reading import buffer, got
 
 
 @contextmanager
@@ -146,7 +146,7 @@ async def test_what_the_store_says_becomes_cause_hint_and_kind(
         no_cloud.setenv(name, value)
     with answering(status, body) as endpoint:
         location = S3Location("images", "", endpoint, "auto")
-        async with open_store(location) as store, store.reader() as reader:
+        async with open_store(location) as store, store.reader(buffer()) as reader:
             with pytest.raises(StoreError) as caught:
                 await asyncio.to_thread(store.put, KEY, PICTURE)
             if (status, body) == (404, ""):

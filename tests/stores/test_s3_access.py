@@ -19,7 +19,7 @@ from imgproxy_cache.core.location import S3Location
 from imgproxy_cache.errors import StoreError
 from imgproxy_cache.stores import open_store
 from tests.stores.images import KEY, PICTURE
-from tests.stores.reading import got
+from tests.stores.reading import buffer, got
 from tests.stores.scripted import OK, scripted
 
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Type: image/png\r\nContent-Length: 3\r\n\r\nPNG"
@@ -29,7 +29,7 @@ MOST_GREETING_BYTES = 65536
 async def reads_and_writes(location: S3Location, server_tls: ssl.SSLContext) -> None:
     async with scripted(OK, ANSWER, tls=server_tls) as server:
         there = replace(location, endpoint=f"https://127.0.0.1:{server.port}")
-        async with open_store(there) as store, store.reader() as reader:
+        async with open_store(there) as store, store.reader(buffer()) as reader:
             await asyncio.to_thread(store.put, KEY, PICTURE)
             found = await got(reader)
             assert found is not None
@@ -68,7 +68,7 @@ async def test_who_hangs_up_on_a_greeting_may_speak_tls_tomorrow(location: S3Loc
     async with server:
         port = server.sockets[0].getsockname()[1]
         there = replace(location, endpoint=f"https://127.0.0.1:{port}")
-        async with open_store(there) as store, store.reader() as reader:
+        async with open_store(there) as store, store.reader(buffer()) as reader:
             for operation in (asyncio.to_thread(store.put, KEY, PICTURE), got(reader)):
                 with pytest.raises(StoreError) as caught:
                     await operation

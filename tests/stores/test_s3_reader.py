@@ -10,18 +10,18 @@ import pytest
 from imgproxy_cache.core.location import S3Location
 from imgproxy_cache.errors import StoreError
 from imgproxy_cache.stores import open_store
-from imgproxy_cache.stores.reader import Outcome, ThreadedReader
-from imgproxy_cache.stores.s3_reader import MOST_CONNECTIONS, S3Reader
+from imgproxy_cache.stores.reader import Outcome, ThreadedReader, Unread
+from imgproxy_cache.stores.s3_reader import ALWAYS_READ_BYTES, MOST_CONNECTIONS, S3Reader
 from tests.faults.front import Fault, faulty_front
 from tests.servers.process import free_port
 from tests.servers.s3 import S3Server
 from tests.stores.images import KEY, PICTURE, picture
-from tests.stores.reading import MOST_BYTES, got
+from tests.stores.reading import MOST_BYTES, buffer, got
 from tests.stores.scripted import scripted
 
 
 async def failure_at(location: S3Location) -> StoreError:
-    async with open_store(location) as store, store.reader() as reader:
+    async with open_store(location) as store, store.reader(buffer()) as reader:
         with pytest.raises(StoreError) as caught:
             await got(reader)
     return caught.value
@@ -31,7 +31,7 @@ async def failure_at(location: S3Location) -> StoreError:
 async def test_it_reads_what_was_put_into_any_folder(location: S3Location, folder: str) -> None:
     async with (
         open_store(replace(location, folder=folder)) as store,
-        store.reader() as reader,
+        store.reader(buffer()) as reader,
     ):
         await asyncio.to_thread(store.put, KEY, PICTURE)
         assert await got(reader) == await asyncio.to_thread(store.get, KEY) == PICTURE
@@ -43,7 +43,7 @@ async def test_an_object_of_another_program_is_an_image_without_hashes(
     s3.client().put_object(
         Bucket=location.bucket, Key=f"processed/{KEY}", Body=b"theirs", ContentType="image/webp"
     )
-    async with open_store(location) as store, store.reader() as reader:
+    async with open_store(location) as store, store.reader(buffer()) as reader:
         found = await got(reader)
         assert found == await asyncio.to_thread(store.get, KEY)
     assert found is not None
@@ -113,7 +113,7 @@ async def test_over_tls_it_trusts_whom_the_bundle_names(
     no_cloud.setenv("AWS_CA_BUNDLE", str(s3_tls.ca_bundle))
     bucket = s3_tls.make_bucket(f"images-{uuid.uuid4().hex}")
     there = replace(location, endpoint=s3_tls.endpoint, bucket=bucket)
-    async with open_store(there) as store, store.reader() as reader:
+    async with open_store(there) as store, store.reader(buffer()) as reader:
         await asyncio.to_thread(store.put, KEY, PICTURE)
         assert await got(reader) == PICTURE
         assert isinstance(reader, S3Reader)
@@ -141,7 +141,7 @@ async def test_half_of_an_image_is_a_failure_and_no_image(
 ) -> None:
     async with faulty_front(s3) as front:
         there = replace(location, endpoint=f"http://127.0.0.1:{front.port}")
-        async with open_store(there) as store, store.reader() as reader:
+        async with open_store(there) as store, store.reader(buffer()) as reader:
             await asyncio.to_thread(store.put, KEY, picture(bytes(100_000)))
             front.fail(Fault.HALF_ANSWER)
             with pytest.raises(StoreError) as caught:
@@ -198,7 +198,7 @@ async def test_the_host_field_is_that_of_the_endpoint(
     answer = b"HTTP/1.1 200 OK\r\nContent-Type: image/png\r\nContent-Length: 3\r\n\r\nPNG"
     async with scripted(answer, host=listens_on) as server:
         there = replace(location, endpoint=endpoint.format(port=server.port))
-        async with open_store(there) as store, store.reader() as reader:
+        async with open_store(there) as store, store.reader(buffer()) as reader:
             found = await got(reader)
     assert found is not None
     assert found.body == b"PNG"
@@ -215,10 +215,38 @@ async def test_an_object_that_grows_beyond_what_is_agreed_is_not_read_on(
     answer = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n3\r\ndef\r\n"
     async with scripted(answer) as server:
         there = replace(location, endpoint=f"http://127.0.0.1:{server.port}")
-        async with open_store(there) as store, store.reader() as reader:
+        async with open_store(there) as store, store.reader(buffer()) as reader:
             with pytest.raises(StoreError, match="it has 6 bytes") as caught:
                 await got(reader, max_bytes=5)
     assert caught.value.kind == "too-large"
+
+
+@pytest.mark.parametrize(
+    "has_length", [pytest.param(True, id="told first"), pytest.param(False, id="in chunks")]
+)
+async def test_a_large_image_is_read_where_there_is_memory_for_it(
+    location: S3Location, has_length: bool
+) -> None:
+    body = bytes(ALWAYS_READ_BYTES + 1)
+    framed = b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
+    if not has_length:
+        framed = b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
+    async with scripted(b"HTTP/1.1 200 OK\r\n" + framed) as server:
+        there = replace(location, endpoint=f"http://127.0.0.1:{server.port}")
+        room = buffer(len(body))
+        async with open_store(there) as store, store.reader(room) as reader:
+            assert room.take(1)
+            told: list[Outcome] = []
+            reader.get(KEY, MOST_BYTES, told.append)
+            async with asyncio.timeout(20):
+                while not told:
+                    await asyncio.sleep(0)
+            assert told == [Unread.NO_ROOM]
+            room.give_back(1)
+            found = await got(reader)
+            assert found is not None
+            assert found.body == body
+            assert room.used == 0
 
 
 async def test_those_that_wait_for_a_connection_have_not_begun(
@@ -226,7 +254,7 @@ async def test_those_that_wait_for_a_connection_have_not_begun(
 ) -> None:
     there = replace(location, endpoint=f"http://127.0.0.1:{silent_port}")
     told: list[Outcome] = []
-    async with open_store(there) as store, store.reader() as reader:
+    async with open_store(there) as store, store.reader(buffer()) as reader:
         gets = [reader.get(KEY, MOST_BYTES, told.append) for _ in range(MOST_CONNECTIONS)]
         async with asyncio.timeout(10):
             while not all(get.has_begun for get in gets):
@@ -258,10 +286,10 @@ async def test_behind_a_proxy_obstore_reads(
 ) -> None:
     for name, value in environ.items():
         no_cloud.setenv(name, value)
-    async with open_store(location) as store, store.reader() as reader:
+    async with open_store(location) as store, store.reader(buffer()) as reader:
         assert isinstance(reader, S3Reader if reads_itself else ThreadedReader)
 
 
 async def test_it_is_of_the_place_of_its_store(location: S3Location, tmp_path: Path) -> None:
-    async with open_store(location) as store, store.reader() as reader:
+    async with open_store(location) as store, store.reader(buffer()) as reader:
         assert reader.place == store.place == f"s3://{location.bucket}/processed"

@@ -19,6 +19,7 @@ from imgproxy_cache.core.kept import Kept, KeptAnswer, Signpost, tier_key
 from imgproxy_cache.core.location import FolderLocation, S3Location, StoreLocation
 from imgproxy_cache.stores import open_store
 from tests.servers.s3 import S3Server
+from tests.stores.reading import buffer
 from tests.tiers.answers import LIFETIMES, NOW, answer, stored_answer
 from tests.tiers.tiers import MIB, InMemory, InStore, Settled, disk_folder, disk_tier
 
@@ -40,7 +41,7 @@ async def on_disk(*, max_bytes: int = 8 * MIB, max_items: int = 100) -> AsyncIte
 
 @asynccontextmanager
 async def in_store(location: StoreLocation) -> AsyncIterator[Settled]:
-    async with open_store(location) as store, store.reader() as reader:
+    async with open_store(location) as store, store.reader(buffer()) as reader:
         with closing(InStore(store, reader)) as tier:
             yield tier
 

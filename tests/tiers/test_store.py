@@ -19,7 +19,8 @@ from imgproxy_cache.core.key import Key, identity_from_target, key_from_target
 from imgproxy_cache.core.location import FolderLocation, S3Location, StoreLocation
 from imgproxy_cache.errors import StoredTooLargeError, StoreError
 from imgproxy_cache.stores import Store, open_store
-from imgproxy_cache.stores.reader import MOST_THREADS, Reader, ThreadedReader
+from imgproxy_cache.stores.reader import MOST_THREADS, Reader, Room, ThreadedReader
+from imgproxy_cache.stores.s3_reader import ALWAYS_READ_BYTES
 from imgproxy_cache.tiers.store import (
     LARGE_BYTES,
     SAY_SECONDS,
@@ -29,6 +30,7 @@ from imgproxy_cache.tiers.store import (
 from imgproxy_cache.uploads.dedup import Dedup
 from tests.faults.front import Fault, faulty_front
 from tests.servers.s3 import S3Server
+from tests.stores.reading import buffer
 from tests.tiers.answers import STORED_AT, stored_answer
 from tests.tiers.tiers import Clock
 
@@ -152,10 +154,13 @@ def opened(
 
 @asynccontextmanager
 async def opened_at(
-    location: StoreLocation, *, clock: Callable[[], float] | None = None
+    location: StoreLocation,
+    *,
+    clock: Callable[[], float] | None = None,
+    room: Room | None = None,
 ) -> AsyncIterator[tuple[Store, StoreTier]]:
     """A real store, and its tier."""
-    async with open_store(location) as store, store.reader() as reader:
+    async with open_store(location) as store, store.reader(room or buffer()) as reader:
         with closing(tier_of(reader, clock=clock)) as tier:
             yield store, tier
 
@@ -417,6 +422,18 @@ async def test_the_path_is_the_one_that_the_key_is_made_of(bucket: Bucket) -> No
         await asyncio.to_thread(store.put, key(), image())
         found = await tier.get(key_from_target(asked), identity_from_target(asked), target())
     assert found == stored_answer()
+
+
+async def test_what_there_is_no_memory_for_now_is_asked_for_again(bucket: Bucket) -> None:
+    body = bytes(ALWAYS_READ_BYTES + 1)
+    room = buffer(len(body))
+    async with opened_at(bucket.location, room=room) as (store, tier):
+        await asyncio.to_thread(store.put, key(), image(body=body))
+        assert room.take(1)
+        assert await got(tier, 0, 0, 0, 0) == [None] * 4
+        assert (tier.counts.misses, tier.counts.errors, tier.problem) == (0, 0, None)
+        room.give_back(1)
+        assert await got(tier, 0) == [stored_answer(body=body)]
 
 
 @pytest.mark.parametrize(
