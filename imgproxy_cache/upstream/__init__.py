@@ -14,6 +14,7 @@ import socket
 import ssl
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from time import monotonic
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -212,7 +213,7 @@ class Upstream:
         One pass a second (or four in a read timeout) over at most
         `max_connections` is cheaper than a timer for each request.
         """
-        now = self._loop.time()
+        now = monotonic()
         for connection in tuple(self._open):
             connection.check_time(
                 now,
