@@ -14,7 +14,7 @@ from benchmarks.table import Row
 
 ROUNDS = 3
 WARM_UP_SECONDS = 1.0
-SECONDS = 3.5
+SECONDS = 3.0
 CONNECTIONS = 8
 
 LEAST_OF_BARE = 0.85

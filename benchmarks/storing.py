@@ -24,7 +24,7 @@ from benchmarks.upstream import IMAGE_BYTES, Upstream, upstream_on_loopback
 # What imgproxy makes on four cores: a resize is 7 ms of CPU and more.
 IMAGES_PER_SECOND = 500
 # Short rounds and many of them: other programs of the machine come and go in between.
-PACED_ROUNDS = 12
+PACED_ROUNDS = 10
 PACED_IMAGES = 250
 # Fewer than the upload queue takes, so that none is dropped.  No imgproxy makes as many as fast:
 # they outrun the S3 server, and those that wait for long go through the spool as well.
