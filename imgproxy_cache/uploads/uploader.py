@@ -17,7 +17,7 @@ from typing import Any
 import structlog
 
 from imgproxy_cache.core.breaker import OF_THE_IMAGE, Permission, delay_seconds
-from imgproxy_cache.errors import SpoolFileError, StoreError
+from imgproxy_cache.errors import SpoolFileError, StoreBugError, StoreError
 from imgproxy_cache.stores import Store
 from imgproxy_cache.threads import Threads
 from imgproxy_cache.uploads.attempt import Stored, attempt
@@ -217,22 +217,17 @@ class Uploader:
             case FileNotFoundError():  # an operator removed it
                 self.finish(pending)
             case OSError():
-                error = self._error(pending, failure, "look at CACHE_SPOOL_DIR", "disk")
+                error = StoreError(
+                    operation=f"put {pending.key}",
+                    place=self._place,
+                    cause=str(failure),
+                    hint="look at CACHE_SPOOL_DIR",
+                    kind="disk",
+                )
                 self._try_later(pending, error)
             case _:
-                cause = f"{type(failure).__name__}: {failure}"
-                hint = "this is a bug in imgproxy-cache: please report it"
-                error = self._error(pending, cause, hint, "bug")
+                error = StoreBugError(failure, operation=f"put {pending.key}", place=self._place)
                 self._failed(pending, error, was_probe=was_probe)
-
-    def _error(self, pending: Pending, cause: Exception | str, hint: str, kind: str) -> StoreError:
-        return StoreError(
-            operation=f"put {pending.key}",
-            place=self._place,
-            cause=str(cause),
-            hint=hint,
-            kind=kind,
-        )
 
     def _succeeded(self, pending: Pending, stored: Stored) -> None:
         size, put, seconds = stored
