@@ -1,4 +1,4 @@
-"""A request target as people may read it."""
+"""What can be printed: a request target for people, a text in a header field."""
 
 import re
 
@@ -13,3 +13,8 @@ def printable_target(target: bytes) -> str:
     """
     text = target.partition(b"?")[0].decode("ascii", "backslashreplace")
     return _USER_PART.sub(r"\1***@", text) if "@" in text else text
+
+
+def fits_a_header(text: str) -> bool:
+    """Whether a field's value may be this text: stores sign and keep ASCII alone."""
+    return text.isascii() and text.isprintable()

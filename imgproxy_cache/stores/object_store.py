@@ -22,6 +22,7 @@ from obstore.store import AzureStore, GCSStore, S3Store
 from imgproxy_cache.core.image import Image, StoredObject
 from imgproxy_cache.core.key import Key, object_name
 from imgproxy_cache.core.location import AzureLocation, GcsLocation, S3Location
+from imgproxy_cache.core.printable import fits_a_header
 from imgproxy_cache.errors import StoredTooLargeError, StoreError
 from imgproxy_cache.stores.failures import (
     ObjectLocation,
@@ -31,19 +32,15 @@ from imgproxy_cache.stores.failures import (
 )
 from imgproxy_cache.stores.reader import Reader, Room, threaded_reader
 from imgproxy_cache.stores.s3 import DirectS3, open_s3
+from imgproxy_cache.stores.s3_access import CONNECT_SECONDS, IDLE_SECONDS
 from imgproxy_cache.stores.s3_reader import s3_reader
 
 if TYPE_CHECKING:
     from obstore import Attributes
     from obstore.store import ClientConfig
 
-
 Client = S3Store | GCSStore | AzureStore
 
-
-# Shorter than the idle limit of any store we know (5 seconds with versitygw and azurite): nothing
-# is tried twice here, so a connection that the other side is about to close must not be used.
-POOL_IDLE = timedelta(seconds=4)
 # What has a shorter time-out: a store that hangs is asked again soon after it is back.
 SMALL_BYTES = 512 * 1024
 CHECK_SECONDS = 5.0
@@ -80,27 +77,29 @@ class ObjectStore:
         return str(self._location)
 
     def put(self, key: Key, image: Image) -> None:
+        name = self._name(key)
         try:
-            self._put(key, image, "overwrite")
+            self._put(key, name, image, "overwrite")
         except Exception as exc:
-            raise self._error(exc, f"put {key}") from exc
+            raise self._error(exc, f"put {name}") from exc
 
     def create(self, key: Key, image: Image) -> bool:
         if not self._has_conditional_writes:
             return self._create_after_a_look(key, image)
+        name = self._name(key)
         try:
-            self._put(key, image, "create")
+            self._put(key, name, image, "create")
         except (AlreadyExistsError, FileExistsError):
             return False
         except Exception as exc:
             if not lacks_conditional_writes(exc):
-                raise self._error(exc, f"put {key}") from exc
+                raise self._error(exc, f"put {name}") from exc
             self._has_conditional_writes = False
             return self._create_after_a_look(key, image)
         return True
 
-    def _put(self, key: Key, image: Image, mode: Literal["create", "overwrite"]) -> None:
-        name, attributes = self._name(key), self._attributes(image)
+    def _put(self, key: Key, name: str, image: Image, mode: Literal["create", "overwrite"]) -> None:
+        attributes = self._attributes(image)
         if self._s3 is not None:
             self._s3.writer.put(key, image, attributes, only_new=mode == "create")
             return
@@ -179,9 +178,9 @@ class ObjectStore:
         for field, name in self._metadata:
             attributes[name] = getattr(image, field)
         # obstore panics at such a value, and prints the panic.
-        if not _fits_a_header("".join(attributes.values())):
+        if not fits_a_header("".join(attributes.values())):
             name, value = next(
-                (name, value) for name, value in attributes.items() if not _fits_a_header(value)
+                (name, value) for name, value in attributes.items() if not fits_a_header(value)
             )
             raise ValueError(f"{name} holds what a header cannot: {value!a}")
         return attributes
@@ -219,7 +218,6 @@ class ObjectStore:
 async def open_object_store(
     location: ObjectLocation,
     *,
-    connect_timeout_seconds: float = 5,
     timeout_seconds: float = 60,
     small_timeout_seconds: float = 10,
 ) -> AsyncIterator[ObjectStore]:
@@ -231,9 +229,9 @@ async def open_object_store(
     that waits.  Nothing is dialled yet.
     """
     client_options: ClientConfig = {
-        "connect_timeout": timedelta(seconds=connect_timeout_seconds),
+        "connect_timeout": timedelta(seconds=CONNECT_SECONDS),
         "timeout": timedelta(seconds=timeout_seconds),
-        "pool_idle_timeout": POOL_IDLE,
+        "pool_idle_timeout": timedelta(seconds=IDLE_SECONDS),
         "user_agent": "imgproxy-cache",
     }
 
@@ -279,10 +277,6 @@ def _azure_client(location: AzureLocation, client_options: ClientConfig) -> Azur
     return AzureStore(
         location.container, client_options=client_options, retry_config={"max_retries": 0}
     )
-
-
-def _fits_a_header(value: str) -> bool:
-    return value.isascii() and value.isprintable()
 
 
 def _ascii_disposition(value: str) -> str:

@@ -12,6 +12,7 @@ from urllib.request import getproxies, proxy_bypass
 from imgproxy_cache.core.aws_signature import RequestSigner, object_path
 from imgproxy_cache.core.key import Key
 from imgproxy_cache.core.location import S3Location
+from imgproxy_cache.core.printable import fits_a_header
 
 if TYPE_CHECKING:
     from obstore.store import S3Credential
@@ -20,7 +21,9 @@ if TYPE_CHECKING:
 
 # As obstore has it: keys are asked for again so long before they expire.
 RENEWED_BEFORE = timedelta(minutes=5)
-# Shorter than the idle limit of any store we know (5 seconds with versitygw).
+CONNECT_SECONDS = 5.0
+# Shorter than the idle limit of any store we know (5 seconds with versitygw and azurite): a
+# connection that the other side is about to close must not be used.
 IDLE_SECONDS = 4.0
 # Of an answer that is no image, as much is read: what S3 says of an error has some hundred bytes.
 MOST_ERROR_BYTES = 64 * 1024
@@ -67,7 +70,7 @@ class S3Access:
         """
         keys = await self._credentials()
         said = keys["access_key_id"] + keys["secret_access_key"] + (keys["token"] or "")
-        if not (said.isascii() and said.isprintable()):
+        if not fits_a_header(said):
             raise LookupError("AWS credentials are to be ASCII, without a line's end")
         signer = RequestSigner(
             host=self._host_field,

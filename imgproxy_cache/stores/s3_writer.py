@@ -23,9 +23,13 @@ from imgproxy_cache.core.image import Image
 from imgproxy_cache.core.key import Key, object_name
 from imgproxy_cache.errors import UpstreamBroken, UpstreamError
 from imgproxy_cache.stores.failures import error_of_answer, error_of_transport
-from imgproxy_cache.stores.s3_access import IDLE_SECONDS, MOST_ERROR_BYTES, S3Access
+from imgproxy_cache.stores.s3_access import (
+    CONNECT_SECONDS,
+    IDLE_SECONDS,
+    MOST_ERROR_BYTES,
+    S3Access,
+)
 
-CONNECT_SECONDS: Final = 5.0
 # Head and body go out in one write; to copy more would cost more than a second one.
 ONE_WRITE_BYTES: Final = 64 * 1024
 READ_BYTES: Final = 16 * 1024
@@ -92,23 +96,25 @@ class S3Writer:
             signed=signed,
             unsigned=unsigned,
         )
-        operation = f"put {object_name(access.location.folder, key)}"
         try:
             answer = self._exchange(head, image.body)
         except (OSError, UpstreamError) as exc:
-            raise error_of_transport(exc, operation, access.location) from exc
+            raise error_of_transport(exc, self._operation(key), access.location) from exc
         if 200 <= answer.status < 300:
             return
         if only_new and answer.status in (409, 412):
             raise FileExistsError(key)
         if only_new and answer.status in (405, 501):
             raise NotImplementedError
-        raise error_of_answer(answer.status, answer.body, operation, access.location)
+        raise error_of_answer(answer.status, answer.body, self._operation(key), access.location)
 
     def close(self) -> None:
         """Close the connections that are idle; further ones are opened if need be."""
         while (connection := self._last_used()) is not None:
             connection.close()
+
+    def _operation(self, key: Key) -> str:
+        return f"put {object_name(self._access.location.folder, key)}"
 
     def _exchange(self, head: bytes, body: bytes) -> _Answer:
         ends_at = time.monotonic() + self._seconds(len(body))

@@ -306,3 +306,4 @@ async def test_creating_in_a_missing_bucket_is_a_failure(store_without_bucket: S
     with pytest.raises(StoreError) as caught:
         await asyncio.to_thread(store_without_bucket.create, KEY, picture())
     assert caught.value.kind == "bucket"
+    assert caught.value.operation == f"put processed/{KEY}"
