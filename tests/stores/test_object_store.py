@@ -10,26 +10,40 @@ import pytest
 from imgproxy_cache.core.key import Key
 from imgproxy_cache.core.location import AzureLocation, S3Location
 from imgproxy_cache.errors import StoreError
-from imgproxy_cache.stores import open_store
+from imgproxy_cache.stores import Store, open_store
 from imgproxy_cache.stores.object_store import open_object_store
 from tests.faults.front import Fault, faulty_front
 from tests.servers.azure import AzureServer
 from tests.servers.process import free_port
 from tests.servers.s3 import S3Server, StoredObject
 from tests.stores.images import KEY, PICTURE, picture
+from tests.stores.reading import buffer
+from tests.stores.reading import got as read
 
 
-async def failure_of(location: S3Location, timeout_seconds: float = 5) -> StoreError:
+async def failure_of(location: S3Location) -> StoreError:
+    """The one failure that putting, getting and checking all report, and a reader as well."""
+    async with open_store(location) as store, store.reader(buffer()) as reader:
+        put = await failure_of_store(store)
+        with pytest.raises(StoreError) as caught:
+            await read(reader)
+    assert (caught.value.kind, caught.value.cause, caught.value.hint) == (
+        put.kind,
+        put.cause,
+        put.hint,
+    )
+    assert caught.value.operation == put.operation.replace("put", "get")
+    return put
+
+
+async def failure_of_store(store: Store) -> StoreError:
     """The one failure that putting, getting and checking all report."""
-    async with open_object_store(
-        location, timeout_seconds=timeout_seconds, small_timeout_seconds=timeout_seconds
-    ) as store:
-        with pytest.raises(StoreError) as put:
-            await asyncio.to_thread(store.put, KEY, picture())
-        with pytest.raises(StoreError) as got:
-            await asyncio.to_thread(store.get, KEY)
-        with pytest.raises(StoreError) as checked:
-            await store.check()
+    with pytest.raises(StoreError) as put:
+        await asyncio.to_thread(store.put, KEY, picture())
+    with pytest.raises(StoreError) as got:
+        await asyncio.to_thread(store.get, KEY)
+    with pytest.raises(StoreError) as checked:
+        await store.check()
     assert put.value.kind == got.value.kind == checked.value.kind
     return put.value
 
@@ -252,7 +266,9 @@ async def test_a_store_without_conditional_writes_is_noticed_once_and_looked_int
 
 async def test_silence_is_a_timeout(location: S3Location, silent_port: int) -> None:
     endpoint = f"http://127.0.0.1:{silent_port}"
-    error = await failure_of(replace(location, endpoint=endpoint), timeout_seconds=0.3)
+    there = replace(location, endpoint=endpoint)
+    async with open_object_store(there, timeout_seconds=0.3, small_timeout_seconds=0.3) as store:
+        error = await failure_of_store(store)
     assert (error.kind, error.cause) == ("timeout", f"{endpoint}: no answer in time")
 
 

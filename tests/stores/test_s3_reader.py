@@ -13,7 +13,6 @@ from imgproxy_cache.stores import open_store
 from imgproxy_cache.stores.reader import Outcome, ThreadedReader, Unread
 from imgproxy_cache.stores.s3_reader import ALWAYS_READ_BYTES, MOST_CONNECTIONS, S3Reader
 from tests.faults.front import Fault, faulty_front
-from tests.servers.process import free_port
 from tests.servers.s3 import S3Server
 from tests.stores.images import KEY, PICTURE, picture
 from tests.stores.reading import MOST_BYTES, buffer, got
@@ -50,16 +49,6 @@ async def test_an_object_of_another_program_is_an_image_without_hashes(
     assert (found.body, found.content_type, found.path_sha256) == (b"theirs", "image/webp", "")
 
 
-@pytest.mark.parametrize("name", ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"])
-async def test_wrong_keys_are_told_without_showing_them(
-    location: S3Location, no_cloud: pytest.MonkeyPatch, name: str
-) -> None:
-    no_cloud.setenv(name, "wrong-and-private")
-    error = await failure_at(location)
-    assert (error.kind, error.operation) == ("credentials", f"get processed/{KEY}")
-    assert "wrong-and-private" not in str(error)
-
-
 @pytest.mark.parametrize(
     ("name", "value"),
     [
@@ -80,32 +69,6 @@ async def test_keys_that_no_header_can_hold_are_told_without_showing_them(
     )
 
 
-async def test_missing_credentials_fail_the_get_and_not_the_opening(
-    location: S3Location, no_cloud: pytest.MonkeyPatch
-) -> None:
-    no_cloud.delenv("AWS_ACCESS_KEY_ID")
-    error = await failure_at(location)
-    assert (error.kind, error.cause) == ("credentials", "no AWS credentials were found")
-
-
-async def test_nobody_listening_is_told(location: S3Location) -> None:
-    endpoint = f"http://127.0.0.1:{free_port()}"
-    error = await failure_at(replace(location, endpoint=endpoint))
-    assert (error.kind, error.cause) == ("unreachable", f"{endpoint}: connection refused")
-
-
-async def test_a_host_that_does_not_exist_is_told_apart(location: S3Location) -> None:
-    endpoint = "http://no-such-host.invalid"
-    error = await failure_at(replace(location, endpoint=endpoint))
-    assert (error.kind, error.cause) == ("unreachable", f"{endpoint}: no such host")
-
-
-async def test_the_user_part_of_an_endpoint_is_never_shown(location: S3Location) -> None:
-    port = free_port()
-    error = await failure_at(replace(location, endpoint=f"http://someone:private@127.0.0.1:{port}"))
-    assert error.cause == f"http://127.0.0.1:{port}: connection refused"
-
-
 async def test_over_tls_it_trusts_whom_the_bundle_names(
     s3_tls: S3Server, location: S3Location, no_cloud: pytest.MonkeyPatch
 ) -> None:
@@ -117,23 +80,6 @@ async def test_over_tls_it_trusts_whom_the_bundle_names(
         await asyncio.to_thread(store.put, KEY, PICTURE)
         assert await got(reader) == PICTURE
         assert isinstance(reader, S3Reader)
-
-
-async def test_an_unknown_authority_is_told_with_the_way_to_trust_it(
-    s3_tls: S3Server, location: S3Location
-) -> None:
-    error = await failure_at(replace(location, endpoint=s3_tls.endpoint))
-    assert error.kind == "tls"
-    assert error.cause == (
-        f"{s3_tls.endpoint}: its certificate is signed by an authority unknown here"
-    )
-    assert "AWS_CA_BUNDLE" in error.hint
-
-
-async def test_tls_to_a_plain_server_is_told_apart(s3: S3Server, location: S3Location) -> None:
-    endpoint = f"https://127.0.0.1:{s3.port}"
-    error = await failure_at(replace(location, endpoint=endpoint))
-    assert (error.kind, error.cause) == ("tls", f"{endpoint}: it does not speak TLS")
 
 
 async def test_half_of_an_image_is_a_failure_and_no_image(
