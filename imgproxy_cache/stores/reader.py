@@ -61,7 +61,11 @@ class Reader(Protocol):
         """Of its store."""
 
     def get(self, key: Key, max_bytes: int, tell: Callable[[Outcome], None]) -> Get:
-        """As :meth:`~imgproxy_cache.stores.Store.get`: the outcome is told, and nothing raised."""
+        """
+        As :meth:`~imgproxy_cache.stores.Store.get`: the outcome is told, and nothing raised.
+
+        Not before this has returned.
+        """
 
 
 class BlockingGet(Protocol):

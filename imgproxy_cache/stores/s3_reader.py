@@ -141,9 +141,10 @@ class _S3Get:
         return self.exchange is not None and self.exchange.is_sent
 
     def abandon(self) -> None:
+        exchange = self.exchange
         self._is_over_now()
-        if self.exchange is not None:
-            self.exchange.abandon()
+        if exchange is not None:
+            exchange.abandon()
 
     def fail(self, error: StoreError) -> None:
         if not self.is_over:
@@ -203,6 +204,7 @@ class _S3Get:
 
     def _is_over_now(self) -> None:
         self.is_over = True
+        self.exchange = None  # it refers to us: the collector would have to find that out
         taken, self._taken = self._taken, 0
         if taken:
             self._room.give_back(taken)

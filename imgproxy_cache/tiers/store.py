@@ -54,7 +54,7 @@ _Outcome = KeptAnswer | StoredImageError | StoreError | _Nothing
 class _Asking:
     """One get under way, until its outcome was told, be it by the clock."""
 
-    __slots__ = ("answer", "ends_at", "get", "identity", "key", "name", "was_probe")
+    __slots__ = ("answer", "ends_at", "identity", "key", "name", "was_probe")
 
     def __init__(
         self,
@@ -71,7 +71,6 @@ class _Asking:
         self.answer = answer
         self.was_probe = was_probe
         self.ends_at = 0.0
-        self.get: Get
 
 
 class StoreTier:
@@ -123,7 +122,7 @@ class StoreTier:
         self._said_at = float("-inf")
         self._loop = asyncio.get_running_loop()
         # The oldest first: one timer for all costs less than one for each.
-        self._under_way: dict[_Asking, None] = {}
+        self._under_way: dict[_Asking, Get] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._proving: set[asyncio.Task[None]] = set()
 
@@ -160,10 +159,11 @@ class StoreTier:
         was_probe = permission is Permission.AS_PROBE
         asking = _Asking(key, identity, name, self._loop.create_future(), was_probe=was_probe)
         asking.ends_at = self._loop.time() + self._store_seconds
-        self._under_way[asking] = None
         if self._timer is None:
             self._timer = self._loop.call_at(asking.ends_at, self._give_up)
-        asking.get = self._reader.get(key, self._max_bytes, partial(self._told, asking))
+        self._under_way[asking] = self._reader.get(
+            key, self._max_bytes, partial(self._told, asking)
+        )
         # It outlives the one who asks: the breaker has to be told what came of it.
         return await asking.answer
 
@@ -225,7 +225,7 @@ class StoreTier:
             if asking.ends_at > now:
                 self._timer = self._loop.call_at(asking.ends_at, self._give_up)
                 break
-            asking.get.abandon()
+            self._under_way[asking].abandon()
             self._end(asking, self._no_answer(asking))
 
     def _no_answer(self, asking: _Asking) -> StoreError:
@@ -238,7 +238,7 @@ class StoreTier:
         )
 
     def _leave(self, asking: _Asking) -> None:
-        asking.get.abandon()
+        self._under_way[asking].abandon()
         self._end(asking, _Nothing.UNREAD)
 
     def _end(self, asking: _Asking, outcome: _Outcome) -> None:
@@ -291,8 +291,9 @@ class StoreTier:
                 hint=error.hint,
                 kind=error.kind,
             )
-            for waiting in [one for one in self._under_way if not one.get.has_begun]:
-                self._leave(waiting)
+            for waiting, get in tuple(self._under_way.items()):
+                if not get.has_begun:
+                    self._leave(waiting)
 
     def _say_rejected(self, asking: _Asking, why: str) -> None:
         if self._clock() - self._said_at >= SAY_SECONDS:

@@ -1,8 +1,10 @@
 """The store as a tier: misses that are remembered, objects that are broken, stores that fail."""
 
 import asyncio
+import gc
 import threading
 import uuid
+import weakref
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, closing, contextmanager
 from dataclasses import dataclass, field, replace
@@ -369,6 +371,14 @@ def bucket(s3: S3Server, no_cloud: pytest.MonkeyPatch) -> Bucket:
     return Bucket(s3, S3Location(name, "processed", s3.endpoint, "auto"))
 
 
+@pytest.fixture
+def no_collector() -> Iterator[None]:
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
 PROOFS = {
     "path-sha256": image().path_sha256,
     "content-sha256": image().content_sha256,
@@ -422,6 +432,21 @@ async def test_the_path_is_the_one_that_the_key_is_made_of(bucket: Bucket) -> No
         await asyncio.to_thread(store.put, key(), image())
         found = await tier.get(key_from_target(asked), identity_from_target(asked), target())
     assert found == stored_answer()
+
+
+async def test_what_was_read_goes_with_the_last_who_has_it(
+    bucket: Bucket, no_collector: None
+) -> None:
+    """And not when the collector finds it: that would be many megabytes later."""
+    async with opened_at(bucket.location) as (store, tier):
+        await asyncio.to_thread(store.put, key(), image())
+        await got(tier, 0)  # opens the connection, in a task that refers to it
+        [found] = await got(tier, 0)
+        assert found is not None
+        kept = weakref.ref(found)
+        del found
+        await asyncio.sleep(0)
+        assert kept() is None
 
 
 async def test_what_there_is_no_memory_for_now_is_asked_for_again(bucket: Bucket) -> None:
