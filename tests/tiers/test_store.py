@@ -434,9 +434,8 @@ async def test_the_path_is_the_one_that_the_key_is_made_of(bucket: Bucket) -> No
     assert found == stored_answer()
 
 
-async def test_what_was_read_goes_with_the_last_who_has_it(
-    bucket: Bucket, no_collector: None
-) -> None:
+@pytest.mark.usefixtures("no_collector")
+async def test_what_was_read_goes_with_the_last_who_has_it(bucket: Bucket) -> None:
     """And not when the collector finds it: that would be many megabytes later."""
     async with opened_at(bucket.location) as (store, tier):
         await asyncio.to_thread(store.put, key(), image())
