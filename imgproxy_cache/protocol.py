@@ -27,6 +27,8 @@ from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from imgproxy_cache.client_socket import ClientSocket
+from imgproxy_cache.core.framing import has_body
+from imgproxy_cache.core.repeated_head import lines_behind_target, target_before
 from imgproxy_cache.core.request_fields import RequestFields
 from imgproxy_cache.cycle import (
     NOBODY_WAITS,
@@ -105,6 +107,7 @@ class ClientConnection(HttpToolsProtocol):
         self._known_head: KnownHead | None = None
         self._wire: ClientSocket | None = None  # from the first hit on
         self._read: bytes | None = None  # what came last, if it is all of one request
+        self._lines: bytes | None = None  # behind its target, if they may come again
         self._arrival_seconds = arrival_seconds
         self._stall_seconds = client_stall_seconds
         self._stall_bytes = max(1.0, min_client_bytes_per_second * client_stall_seconds)
@@ -182,10 +185,16 @@ class ClientConnection(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self._refusal is not None:
             return
-        phase_before = self._phase
-        is_first = phase_before is IDLE and (self.cycle is None or self.cycle.response_complete)
-        if is_first and self._fast_lane is not None and self._is_answered_at_once(data):
+        is_first = self._phase is IDLE and (self.cycle is None or self.cycle.response_complete)
+        if is_first and (
+            (self._fast_lane is not None and self._is_answered_at_once(data))
+            or (self._lines is not None and self._begins_again(data, self._lines))
+        ):
             return
+        self._parse(data, is_first=is_first)
+
+    def _parse(self, data: bytes, *, is_first: bool) -> None:
+        phase_before = self._phase
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade:
@@ -204,7 +213,9 @@ class ClientConnection(HttpToolsProtocol):
             if self._body_bytes > MAX_BODY_WIRE_BYTES:
                 self.transport.abort()
                 return
-        self._read = data if is_first and self._phase is IDLE and not self.pipeline else None
+        is_alone = is_first and self._phase is IDLE and not self.pipeline
+        self._read = data if is_alone else None
+        self._lines = self._lines_that_may_come_again(data) if is_alone else None
         if self.pipeline:  # nothing is read until its turn comes
             self._expect_no_more()
         elif self._phase is not IDLE or not self._is_answering():
@@ -234,6 +245,30 @@ class ClientConnection(HttpToolsProtocol):
         self._idle_since = answered_at
         if self.timeout_keep_alive_task is None:
             self._close_when_idle_after(self.timeout_keep_alive)
+        return True
+
+    def _lines_that_may_come_again(self, data: bytes) -> bytes | None:
+        if not self.cycle.keep_alive or has_body(self.headers):
+            return None
+        return lines_behind_target(data) if self._head_bytes <= MAX_KEPT_HEAD_BYTES else None
+
+    def _begins_again(self, data: bytes, lines: bytes) -> bool:
+        """
+        Whether this is a request with the head of the one before, which then has begun.
+
+        Not to parse it takes 6 us off the 78 that a request of four fields costs.
+        """
+        target = target_before(lines, data)
+        if target is None or len(target) > MAX_TARGET_BYTES:
+            return False
+        self.url = target
+        self._head_bytes = len(data)
+        self._read = data
+        cycle = self._cycle_of(b"GET", "1.1", keep_alive=True)
+        cycle.more_body = False
+        self._start_asgi_task(cycle, self.app)
+        if self._arrival_timer is not None:
+            self._expect_no_more()
         return True
 
     def read_alone(self) -> bytes | None:
@@ -287,6 +322,18 @@ class ClientConnection(HttpToolsProtocol):
         self._phase = BODY
         self._head_bytes += len(target)
         self._body_bytes = 0
+        previous = self.cycle
+        keep_alive = http_version != "1.0" and self.parser.should_keep_alive()
+        cycle = self._cycle_of(method, http_version, keep_alive=keep_alive)
+        if previous is None or previous.response_complete:
+            self._start_asgi_task(cycle, self.app)
+        else:  # pipelined
+            self.flow.pause_reading()
+            self.pipeline.appendleft((cycle, self.app))
+
+    def _cycle_of(self, method: bytes, http_version: str, *, keep_alive: bool) -> AnswerCycle:
+        """That of the newest request, whose head is here."""
+        target = self.url
         scope: Any = self._scope_of_all.copy()
         scope["http_version"] = http_version
         scope["method"] = method.decode("ascii")
@@ -294,20 +341,15 @@ class ClientConnection(HttpToolsProtocol):
         scope["raw_path"] = target
         scope["headers"] = self.headers
         self.scope = scope
-        previous = self.cycle
-        self.cycle = AnswerCycle(
+        self.cycle = cycle = AnswerCycle(
             scope,
             self.transport,
             self.flow,
             self.expect_100_continue,
-            http_version != "1.0" and self.parser.should_keep_alive(),
+            keep_alive,
             self.on_response_complete,
         )
-        if previous is None or previous.response_complete:
-            self._start_asgi_task(self.cycle, self.app)
-        else:  # pipelined
-            self.flow.pause_reading()
-            self.pipeline.appendleft((self.cycle, self.app))
+        return cycle
 
     def on_message_complete(self) -> None:
         self._phase = IDLE
@@ -342,7 +384,7 @@ class ClientConnection(HttpToolsProtocol):
     # Connections that wait for another request
 
     def _forget_request(self) -> None:
-        self.fields = self._read = None
+        self.fields = self._read = self._lines = None
         self.url = self.scope["raw_path"] = b""
         self.headers = self.scope["headers"] = []
         self.scope["path"] = ""

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 
 import pytest
+import uvloop
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from tests.servers.upstreams import STORABLE, End, FakeImgproxy, Gate, head, image
+from tests.servers.upstreams import STORABLE, End, FakeImgproxy, Gate, fake_imgproxy, head, image
 from tests.servers.wired import WiredProxy, wired_proxy
 from tests.wire import Wire, ask, connected, request
 
@@ -287,6 +291,13 @@ async def test_each_request_of_a_connection_has_the_limits_for_itself(proxy: Wir
             assert (await wire.answer()).status == 200
 
 
+async def test_target_has_its_limit_behind_another_request(proxy: WiredProxy) -> None:
+    async with connected(proxy.port) as wire:
+        for size, status in ((9, 200), (16 * 1024, 200), (9, 200), (16 * 1024 + 1, 414)):
+            wire.send(request(b"/" + b"a" * (size - 1)))
+            assert (await wire.answer()).status == status
+
+
 # What is told of refused requests
 
 
@@ -530,6 +541,96 @@ async def test_requests_on_one_connection_are_answered_in_turn(
             wire.send(request(b"/%d" % number))
             answer = await wire.answer()
             assert (answer.body, answer.all(b"Connection")) == (b"image of /%d" % number, [])
+
+
+LINES = st.lists(
+    st.sampled_from(
+        [
+            b"Accept: image/webp,*/*",
+            b"A: b",
+            b"a:c",
+            b"Content-Length: 0",
+            b"Content-Length: 4",
+            b"Transfer-Encoding: chunked",
+            b"Expect: 100-continue",
+            b"Connection: close",
+            b"Connection: upgrade",
+            b"Upgrade: h2c",
+            b"Host: other.example",
+            b"X-Forwarded-For: 1.2.3.4",
+            b"A: " + b"b" * 5000,
+        ]
+    ),
+    max_size=3,
+)
+STARTS = st.sampled_from([b"GET "] * 9 + [b"HEAD ", b"POST ", b"GET  ", b"\r\nGET ", b"GETS ", b""])
+TARGETS = st.one_of(
+    st.sampled_from(
+        [
+            b"/a",
+            b"//a/../b?c#d",
+            b"/a HTTP/1.1\r\nHost: img.example\r\n\r\nGET /b",
+            b"/a HTTP/1.1\r\nB: c",
+            b"http://evil.example/a",
+            b"/" + b"a" * (16 * 1024 - 1),
+            b"/" + b"a" * (16 * 1024),
+            b"*",
+            b"",
+        ]
+    ),
+    st.binary(max_size=3).map(lambda target: b"/" + target),
+)
+BODIES = [b"body", b"\r\n\r\n", b"0\r\n\r\n"]
+ENDS = st.sampled_from([b""] * 6 + [b"\r\n", request(b"/b"), *BODIES])
+# Long enough for what was sent to be read alone, most often.
+READ_SECONDS = 0.005
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    lines=LINES,
+    body=st.sampled_from(BODIES),
+    others=st.none() | LINES,
+    start=STARTS,
+    target=TARGETS,
+    end=ENDS,
+)
+def test_what_is_sent_is_read_the_same_whatever_came_before(
+    lines: list[bytes],
+    body: bytes,
+    others: list[bytes] | None,
+    start: bytes,
+    target: bytes,
+    end: bytes,
+) -> None:
+    """Be it a request or none, with the head of the one before or another."""
+    before = request(b"/before", *lines)
+    if any(line.startswith((b"Content-Length: 4", b"Transfer")) for line in lines):
+        before += body
+    sent = start + target + request(b"", *(lines if others is None else others))[4:] + end
+
+    async def run() -> None:
+        async with fake_imgproxy() as first, fake_imgproxy() as second:
+            async with wired_proxy(first.port) as alone, connected(alone.port) as wire:
+                expected = await _all_that_comes_back(wire, sent)
+            async with wired_proxy(second.port) as behind, connected(behind.port) as wire:
+                wire.send(before)
+                if (await wire.answer()).all(b"Connection"):
+                    return
+                assert await _all_that_comes_back(wire, sent) == expected
+            asked = [one.head for one in second.received if one.target != b"/before"]
+            assert asked == [one.head for one in first.received]
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(run())
+
+
+async def _all_that_comes_back(wire: Wire, sent: bytes) -> bytes:
+    """Byte by byte, but for what is of one answer alone."""
+    wire.send(sent)
+    await asyncio.sleep(READ_SECONDS)
+    wire.send(request(b"/last", b"Connection: close"))
+    return re.sub(rb"(Date|X-Request-ID): [^\r]*\r\n", b"", await wire.rest())
 
 
 async def test_pipelined_requests_are_answered_in_their_order(

@@ -16,6 +16,7 @@ from typing import Final, Protocol, cast
 
 from imgproxy_cache.core.headers import Headers
 from imgproxy_cache.core.kept import Signpost, TierKey
+from imgproxy_cache.core.repeated_head import lines_behind_target
 from imgproxy_cache.core.request_fields import RequestFields
 from imgproxy_cache.read_through import ReadThrough, variant
 from imgproxy_cache.read_through.remembered import FIELD_BYTES, Remembered
@@ -31,9 +32,6 @@ MAX_HEAD_BYTES: Final = 2048
 KEYS_BYTES: Final = 5 * 1024 * 1024
 # A key's own: the object that has it, and an entry that is in no tier any more.
 KNOWN_BYTES: Final = 110
-_GET: Final = b"GET "
-_HTTP: Final = b" HTTP/1.1\r\n"
-_END: Final = b"\r\n\r\n"
 _NOWHERE: Final[Entry[Held]] = Entry(None, 0)
 
 
@@ -153,19 +151,18 @@ class FastLane:
 
         It was of HTTP/1.1, on a connection that stays open.
         """
-        end = request.find(b" ", 4)
-        lines = request[end:]
-        key = self._known_key(request[4:end])
+        lines = lines_behind_target(request)
         if (
-            key is None
+            lines is None
             or len(lines) > MAX_HEAD_BYTES
-            or not request.startswith(_GET)
-            or not lines.startswith(_HTTP)
-            or not lines.endswith(_END)
             or fields.conditions
             or fields.has_body
             or fields.request_id is not None
         ):
+            return
+        before = request[: -len(lines)]
+        key = self._known_key(before[len(b"GET ") :])
+        if key is None:
             return
         # Where the client is, these bytes do not tell.
         headers = [
@@ -174,5 +171,4 @@ class FastLane:
         head = KnownHead(lines, len(lines), headers)
         # Twice: in one piece, and as fields.
         self._heads.remember(lines, head, 2 * len(lines) + FIELD_BYTES * len(headers))
-        before = request[:end]
         self._known.remember(before, _Known(key), len(before) + len(key) + KNOWN_BYTES)
