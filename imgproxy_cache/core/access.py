@@ -19,6 +19,7 @@ from imgproxy_cache.core.imgproxy_path import (
     signature_spelling_is_canonical,
     signed_text,
 )
+from imgproxy_cache.core.key import KeyRules, StoredName, stored_name_from_target
 
 
 class Resource(NamedTuple):
@@ -26,18 +27,20 @@ class Resource(NamedTuple):
     What a target asks for that the tiers may answer.
 
     Equal names are one image to imgproxy, whichever line it is of: see
-    :func:`resource_from_path`.
+    :func:`resource_from_target`.
     """
 
     name: bytes
     """Without white space, as the target."""
-    may_be_in_store: bool
-    """False for the spellings of a signed path under which nothing is put there."""
+    stored_name: StoredName | None
+    """None for the spellings of a signed path under which nothing is put into a store."""
 
 
-def resource_from_path(path: ImgproxyPath | None, rules: PathRules) -> Resource | None:
+def resource_from_target(
+    target: bytes, path: ImgproxyPath | None, rules: PathRules, key_rules: KeyRules
+) -> Resource | None:
     """
-    What a path asks for; None where imgproxy itself has to answer.
+    What a target asks for, and its path; None where imgproxy itself has to answer.
 
     That is where it is no processing path, asks for whatever the source sends
     (`raw`), is limited in time (`exp`), or has a signature that imgproxy would
@@ -52,14 +55,15 @@ def resource_from_path(path: ImgproxyPath | None, rules: PathRules) -> Resource 
     if path is None or path.is_raw or path.expires:
         return None
     if not rules.keys:
-        return Resource(_name_as_written(path), may_be_in_store=True)
+        return Resource(_name_as_written(path), stored_name_from_target(target, key_rules))
     if signature_is_trusted(path, rules):
         name = _name_as_written(path)
     elif (signed := signed_text(path, rules)) is not None:
         name = bytes_of(signed)
     else:
         return None
-    return Resource(name, may_be_in_store=signature_spelling_is_canonical(path, rules))
+    is_stored = signature_spelling_is_canonical(path, rules)
+    return Resource(name, stored_name_from_target(target, key_rules) if is_stored else None)
 
 
 def may_read(request_headers: Headers, *, secret: bytes | None, cookie_passthrough: bool) -> bool:

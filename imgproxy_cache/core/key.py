@@ -2,11 +2,18 @@
 
 from dataclasses import dataclass
 from functools import lru_cache
-from hashlib import md5
-from typing import NewType
+from hashlib import md5, sha256
+from typing import NamedTuple, NewType
 
 Key = NewType("Key", str)
 """The cache key: 32 lower-case hexadecimal digits."""
+
+
+class StoredName(NamedTuple):
+    """What a store has the image of a path under, and what proves that it is of this path."""
+
+    key: Key
+    path_sha256: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +58,12 @@ def identity_from_target(target: bytes, rules: KeyRules = _FROZEN) -> bytes:
     """
     path = path_from_target(target)
     return path if rules.with_signature else _without_signature(path, rules.prefix)
+
+
+def stored_name_from_target(target: bytes, rules: KeyRules = _FROZEN) -> StoredName:
+    """Both hashes of what :func:`identity_from_target` makes of a target."""
+    identity = identity_from_target(target, rules)
+    return StoredName(key_from_identity(identity), sha256(identity).hexdigest())
 
 
 def path_from_target(target: bytes) -> bytes:

@@ -15,7 +15,7 @@ from imgproxy_cache.errors import StoredImageError
 def answer_from_store(
     image: Image,
     *,
-    identity: bytes,
+    path_sha256: str,
     name: bytes,
     stale_while_revalidate_seconds: float,
     stale_if_error_seconds: float,
@@ -24,8 +24,8 @@ def answer_from_store(
     The answer, under a tier's name; None where the image does not say for how long it is fresh.
 
     That counts from when it was stored: what is stale by now is an answer too, and a restart
-    changes none.  `identity` is what :func:`~imgproxy_cache.core.key.identity_from_target` says
-    for the target.  The seconds are the operator's, as for
+    changes none.  `path_sha256` is that of the path's
+    :class:`~imgproxy_cache.core.key.StoredName`.  The seconds are the operator's, as for
     :func:`~imgproxy_cache.core.freshness.lifetimes`.
 
     Hashes the body (0.7 to 1 ms a megabyte): not in the event loop.
@@ -33,7 +33,7 @@ def answer_from_store(
     Raises:
         StoredImageError: it is cut off, of another path, of another program, or no image
     """
-    stored_at = _stored_at(image, identity)
+    stored_at = _stored_at(image, path_sha256)
     fields = fields_of_stored_image(
         image.content_type, image.cache_control, image.content_disposition, stored_at=stored_at
     )
@@ -57,11 +57,11 @@ def answer_from_store(
     )
 
 
-def _stored_at(image: Image, identity: bytes) -> float:
+def _stored_at(image: Image, path_sha256: str) -> float:
     """When the image was stored, in seconds since the epoch, if it is what was stored."""
     if not (image.path_sha256 and image.content_sha256):
         raise StoredImageError("another program has put it there: it has no hashes")
-    if image.path_sha256 != sha256(identity).hexdigest():
+    if image.path_sha256 != path_sha256:
         raise StoredImageError("it is the image of another path")
     kind = media_type(image.content_type.encode("latin-1", "replace"))
     # An SVG is one too: its Content-Security-Policy keeps its scripts from running.

@@ -11,16 +11,11 @@ from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from typing import Final, NamedTuple, TypeVar
 
-from imgproxy_cache.core.access import Resource, resource_from_path
+from imgproxy_cache.core.access import Resource, resource_from_target
 from imgproxy_cache.core.headers import Headers
 from imgproxy_cache.core.imgproxy_path import ImgproxyPath, PathRules
 from imgproxy_cache.core.kept import Kept, KeptAnswer, Signpost, TierKey, signpost_to, tier_key
-from imgproxy_cache.core.key import (
-    KeyRules,
-    identity_from_target,
-    key_from_identity,
-    key_from_target,
-)
+from imgproxy_cache.core.key import KeyRules
 from imgproxy_cache.core.request import Request
 from imgproxy_cache.core.variants import selection
 from imgproxy_cache.read_through.admission import Admission
@@ -31,10 +26,12 @@ from imgproxy_cache.tiers.memory import Held, MemoryTier
 from imgproxy_cache.tiers.on_disk import OnDisk
 from imgproxy_cache.tiers.store import StoreTier
 
-# Targets whose signatures have been verified: 14,000 of 150 bytes, and none that is longer than
+# Targets whose signatures have been verified: 10,000 of 150 bytes, and none that is longer than
 # this, or they would be 250.
 TARGETS_BYTES: Final = 8 * 1024 * 1024
 MAX_TARGET_BYTES: Final = 512
+# Two hashes, and what has them.
+STORED_NAME_BYTES: Final = 270
 
 _Hit = TypeVar("_Hit", bound=Held | OnDisk)
 
@@ -114,9 +111,12 @@ class ReadThrough:
         known = self._resources.get(target)
         if known is not None:
             return known
-        resource = resource_from_path(path, self._path_rules)
+        resource = resource_from_target(target, path, self._path_rules, self._key_rules)
         if resource is not None and len(target) <= MAX_TARGET_BYTES:
-            self._resources.remember(target, resource, len(target) + len(resource.name))
+            size = len(target) + len(resource.name)
+            if resource.stored_name is not None:
+                size += STORED_NAME_BYTES
+            self._resources.remember(target, resource, size)
         return resource
 
     @property
@@ -154,7 +154,7 @@ class ReadThrough:
             if found is None or _is_for(found.metadata, request.fields.for_upstream):
                 return found
             return await self._search(request, resource, stale)
-        if self.disk is None and (stale is not None or not self._may_be_stored(request, resource)):
+        if self.disk is None and (stale is not None or not self._may_be_stored(resource)):
             return stale
         search = self._searches[key] = asyncio.get_running_loop().create_future()
         found = stale
@@ -178,12 +178,9 @@ class ReadThrough:
         if self.disk is not None:
             self.disk.remove(tier_key(name))
 
-    def _may_be_stored(self, request: Request, resource: Resource) -> bool:
-        return (
-            self.store is not None
-            and resource.may_be_in_store
-            and self.store.may_have(key_from_target(request.target, self._key_rules))
-        )
+    def _may_be_stored(self, resource: Resource) -> bool:
+        name = resource.stored_name
+        return name is not None and self.store is not None and self.store.may_have(name.key)
 
     async def _search(
         self, request: Request, resource: Resource, stale: Found | None
@@ -193,9 +190,8 @@ class ReadThrough:
             # Another worker may have filled the disk meanwhile; the store has nothing newer.
             is_newer = found is not None and _is_newer(found.metadata, stale.metadata)
             found = found if is_newer else None
-        elif found is None and self.store is not None and resource.may_be_in_store:
-            identity = identity_from_target(request.target, self._key_rules)
-            stored = await self.store.get(key_from_identity(identity), identity, resource.name)
+        elif found is None and self.store is not None and resource.stored_name is not None:
+            stored = await self.store.get(resource.stored_name, resource.name)
             if stored is not None:
                 found = found_in(b"store", stored)
                 if self.disk is not None:

@@ -15,7 +15,7 @@ import structlog
 from imgproxy_cache.core.breaker import OF_THE_IMAGE, Breaker, Change, Permission
 from imgproxy_cache.core.image import Image
 from imgproxy_cache.core.kept import KeptAnswer
-from imgproxy_cache.core.key import Key
+from imgproxy_cache.core.key import Key, StoredName
 from imgproxy_cache.core.stored import answer_from_store
 from imgproxy_cache.errors import StoreBugError, StoredImageError, StoreError
 from imgproxy_cache.stores.reader import Get, Outcome, Reader, Unread
@@ -54,19 +54,17 @@ _Outcome = KeptAnswer | StoredImageError | StoreError | _Nothing
 class _Asking:
     """One get under way, until its outcome was told, be it by the clock."""
 
-    __slots__ = ("answer", "ends_at", "identity", "key", "name", "was_probe")
+    __slots__ = ("answer", "ends_at", "key", "name", "path_sha256", "was_probe")
 
     def __init__(
         self,
-        key: Key,
-        identity: bytes,
+        stored_name: StoredName,
         name: bytes,
         answer: asyncio.Future[KeptAnswer | None],
         *,
         was_probe: bool,
     ) -> None:
-        self.key = key
-        self.identity = identity
+        self.key, self.path_sha256 = stored_name
         self.name = name
         self.answer = answer
         self.was_probe = was_probe
@@ -139,14 +137,14 @@ class StoreTier:
         """Whether to ask: it was not missing a moment ago, and the store works."""
         return key not in self._missing and self._breaker.may_ask(self._clock())
 
-    async def get(self, key: Key, identity: bytes, name: bytes) -> KeptAnswer | None:
+    async def get(self, stored_name: StoredName, name: bytes) -> KeptAnswer | None:
         """
-        The image of this key, fresh or stale, as the answer of a tier's name; None for a miss.
+        The image under this name, fresh or stale, as the answer of a tier's name; None for a miss.
 
-        `identity` is what :func:`~imgproxy_cache.core.key.identity_from_target` says.  It takes
-        no longer than :data:`STORE_SECONDS`.  Who asks twice at once has the store asked twice; who
-        asks while another is being given a large answer is given that.
+        It takes no longer than :data:`STORE_SECONDS`.  Who asks twice at once has the store asked
+        twice; who asks while another is being given a large answer is given that.
         """
+        key = stored_name.key
         if key in self._missing:
             return None
         given = self._given.get(key)
@@ -157,7 +155,7 @@ class StoreTier:
         if permission is Permission.NO:
             return None
         was_probe = permission is Permission.AS_PROBE
-        asking = _Asking(key, identity, name, self._loop.create_future(), was_probe=was_probe)
+        asking = _Asking(stored_name, name, self._loop.create_future(), was_probe=was_probe)
         asking.ends_at = self._loop.time() + self._store_seconds
         if self._timer is None:
             self._timer = self._loop.call_at(asking.ends_at, self._give_up)
@@ -206,7 +204,7 @@ class StoreTier:
         try:
             answer = answer_from_store(
                 image,
-                identity=asking.identity,
+                path_sha256=asking.path_sha256,
                 name=asking.name,
                 stale_while_revalidate_seconds=self._stale_while_revalidate_seconds,
                 stale_if_error_seconds=self._stale_if_error_seconds,

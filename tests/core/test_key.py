@@ -12,6 +12,7 @@ from imgproxy_cache.core.key import (
     key_from_target,
     object_name,
     path_from_target,
+    stored_name_from_target,
 )
 
 WITHOUT_SIGNATURE = KeyRules(with_signature=False)
@@ -151,6 +152,18 @@ def test_key_without_signature_is_of_what_imgproxy_reads(target: bytes, prefix: 
         assert identity == path_from_target(target)
     else:
         assert identity == before + b"/" + path.written.encode("utf-8", "surrogateescape")
+
+
+def test_stored_name_has_both_hashes_of_the_same_bytes() -> None:
+    # printf /a/w:1/b | md5sum, and sha256sum; the same of /w:1/b
+    assert stored_name_from_target(b"/a/w:1/b?x") == (
+        "2636ba0dc060fba45bf41f0416602ee6",
+        "1379f20f35b28034682ef8f92cedfa13a158e289b7b8ff4cd6caebc962c63ce1",
+    )
+    assert stored_name_from_target(b"/a/w:1/b?x", WITHOUT_SIGNATURE) == (
+        "91aac8da1278882255dea582ebe3157b",
+        "817fdd3e5892fbb62055568b775f6668eedb7ab7001b30ea9e8c4281ea8a8576",
+    )
 
 
 @given(path=st.binary().filter(lambda path: b"?" not in path), query=st.binary())

@@ -51,7 +51,7 @@ ANSWER = KeptAnswer(
 def answer(image: Image) -> KeptAnswer | None:
     return answer_from_store(
         image,
-        identity=b"/a",
+        path_sha256=IMAGE.path_sha256,
         name=b"name",
         stale_while_revalidate_seconds=10,
         stale_if_error_seconds=100,

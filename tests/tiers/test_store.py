@@ -17,7 +17,7 @@ from structlog.testing import capture_logs
 
 from imgproxy_cache.core.image import Image, StoredObject, image_from_answer
 from imgproxy_cache.core.kept import KeptAnswer
-from imgproxy_cache.core.key import Key, identity_from_target, key_from_target
+from imgproxy_cache.core.key import Key, StoredName, key_from_target, stored_name_from_target
 from imgproxy_cache.core.location import FolderLocation, S3Location, StoreLocation
 from imgproxy_cache.errors import StoredTooLargeError, StoreError
 from imgproxy_cache.stores import Store, open_store
@@ -58,6 +58,10 @@ def target(number: int = 0) -> bytes:
 
 def key(number: int = 0) -> Key:
     return key_from_target(target(number))
+
+
+def stored_name(number: int = 0) -> StoredName:
+    return stored_name_from_target(target(number))
 
 
 def image(number: int = 0, body: bytes = b"hello world") -> Image:
@@ -190,7 +194,7 @@ def tier_of(
 
 async def got(tier: StoreTier, *numbers: int) -> list[KeptAnswer | None]:
     """One after the other."""
-    return [await tier.get(key(number), target(number), target(number)) for number in numbers]
+    return [await tier.get(stored_name(number), target(number)) for number in numbers]
 
 
 async def failing(tier: StoreTier, store: ScriptedStore) -> None:
@@ -207,7 +211,7 @@ def store() -> ScriptedStore:
 
 async def test_an_image_is_answered_under_the_name_that_is_asked_for(store: ScriptedStore) -> None:
     with opened(store) as tier:
-        assert await tier.get(key(), target(), b"/name") == replace(stored_answer(), name=b"/name")
+        assert await tier.get(stored_name(), b"/name") == replace(stored_answer(), name=b"/name")
         assert tier.counts.hits == 1
 
 
@@ -229,7 +233,7 @@ async def test_many_are_asked_for_at_once_and_all_are_answered(size: int) -> Non
     store = ScriptedStore({key(n): image(n, bytes([n]) * size) for n in numbers})
     store.gate.clear()
     with opened(store) as tier:
-        asking = [asyncio.create_task(tier.get(key(n), target(n), target(n))) for n in numbers]
+        asking = [asyncio.create_task(tier.get(stored_name(n), target(n))) for n in numbers]
         await store.until_asked(MOST_THREADS)
         store.gate.set()
         found = await asyncio.gather(*asking)
@@ -241,11 +245,11 @@ async def test_a_large_answer_is_there_once_for_all_that_are_given_it() -> None:
     body = bytes(LARGE_BYTES + 1)
     store = ScriptedStore({key(): image(0, body)})
     with opened(store) as tier:
-        first = await tier.get(key(), target(), target())
+        first = await tier.get(stored_name(), target())
         assert first == stored_answer(0, body)
-        assert await tier.get(key(), target(), target()) is first
+        assert await tier.get(stored_name(), target()) is first
         assert (tier.counts.hits, len(store.asked)) == (2, 1)
-        other_name = await tier.get(key(), target(), b"/name")
+        other_name = await tier.get(stored_name(), b"/name")
         assert other_name == replace(stored_answer(0, body), name=b"/name")
         assert len(store.asked) == 2
 
@@ -254,11 +258,11 @@ async def test_a_large_answer_that_is_to_be_replaced_is_given_to_nobody_else() -
     body = bytes(LARGE_BYTES + 1)
     store = ScriptedStore({key(): image(0, body)})
     with opened(store) as tier:
-        first = await tier.get(key(), target(), target())
+        first = await tier.get(stored_name(), target())
         store.images[key()] = image(0, b"later")
         tier.expect(key())
         assert first is not None
-        assert await tier.get(key(), target(), target()) == stored_answer(0, b"later")
+        assert await tier.get(stored_name(), target()) == stored_answer(0, b"later")
 
 
 async def test_what_is_missing_is_not_asked_for_again_for_a_while() -> None:
@@ -430,7 +434,7 @@ async def test_the_path_is_the_one_that_the_key_is_made_of(bucket: Bucket) -> No
     asked = target() + b"?v=1"
     async with opened_at(bucket.location) as (store, tier):
         await asyncio.to_thread(store.put, key(), image())
-        found = await tier.get(key_from_target(asked), identity_from_target(asked), target())
+        found = await tier.get(stored_name_from_target(asked), target())
     assert found == stored_answer()
 
 

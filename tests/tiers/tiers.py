@@ -9,7 +9,7 @@ from typing import Protocol
 
 from imgproxy_cache.core.image import Image, image_from_answer
 from imgproxy_cache.core.kept import Kept, KeptAnswer, TierKey
-from imgproxy_cache.core.key import key_from_target
+from imgproxy_cache.core.key import key_from_target, stored_name_from_target
 from imgproxy_cache.stores import Store
 from imgproxy_cache.stores.reader import Reader
 from imgproxy_cache.tiers import Counts, Tier
@@ -102,7 +102,7 @@ class InStore:
 
     async def get(self, key: TierKey) -> Kept | None:
         await self.settle()
-        return await self._tier.get(key_from_target(key), key, key)
+        return await self._tier.get(stored_name_from_target(key), key)
 
     def put(self, key: TierKey, kept: Kept) -> None:
         self._waiting[key] = kept
