@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import socket
 import struct
 import sys
-import termios
 from collections.abc import Callable
 from typing import Final
 
@@ -216,17 +214,3 @@ def reset(transport: asyncio.Transport) -> None:
         connection = transport.get_extra_info("socket")
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_FOR_NO_TIME)
     transport.abort()
-
-
-def unacknowledged(transport: asyncio.Transport) -> int:
-    """
-    Bytes that the system has taken from us, and the client not yet: often megabytes.
-
-    Only when a third of them is gone does it take more of ours.  0 where it cannot be asked.
-    """
-    connection = transport.get_extra_info("socket")
-    try:
-        answer: bytes = fcntl.ioctl(connection.fileno(), termios.TIOCOUTQ, bytes(4))
-    except OSError:
-        return 0
-    return int.from_bytes(answer, sys.byteorder)

@@ -34,7 +34,6 @@ from imgproxy_cache.cycle import (
     NOBODY_WAITS,
     AnswerCycle,
     reset,
-    unacknowledged,
 )
 from imgproxy_cache.read_through.fast_lane import FastLane, KnownHead
 from imgproxy_cache.refusals import (
@@ -49,6 +48,7 @@ from imgproxy_cache.refusals import (
     TARGET_TOO_LONG,
     Refusal,
 )
+from imgproxy_cache.stalls import MIN_CLIENT_BYTES_PER_SECOND, StallWatch
 
 # What a connection may keep of a request while it waits for the next: browsers send less, and ten
 # thousand connections times 64 KB, kept twice, would be a gigabyte.
@@ -57,10 +57,6 @@ ARRIVAL_SECONDS: Final = 10.0
 # A close with unread bytes resets the connection, and the client may never see why:
 # what it still sends is read for so long, and ignored.
 LINGER_SECONDS: Final = 2.0
-# What a client has to take of its answer, on average over the time in which it may stall: a byte
-# now and then would hold our memory for ever.  As http.sys (MinBytesPerSecond) and Kestrel
-# (MinResponseDataRate) have it.
-MIN_CLIENT_BYTES_PER_SECOND: Final = 240.0
 # What a body may come to on the wire: one that was refused with 413 and is sent nonetheless,
 # or one in chunks, whose sizes, extensions and trailers no callback counts.
 MAX_BODY_WIRE_BYTES: Final = 1024 * 1024
@@ -109,8 +105,9 @@ class ClientConnection(HttpToolsProtocol):
         self._read: bytes | None = None  # what came last, if it is all of one request
         self._lines: bytes | None = None  # behind its target, if they may come again
         self._arrival_seconds = arrival_seconds
+        self._stalls: StallWatch
         self._stall_seconds = client_stall_seconds
-        self._stall_bytes = max(1.0, min_client_bytes_per_second * client_stall_seconds)
+        self._min_bytes_per_second = min_client_bytes_per_second
         self._was_cut_off = client_was_cut_off
         self._was_refused = request_was_refused
         self._phase = IDLE
@@ -120,10 +117,6 @@ class ClientConnection(HttpToolsProtocol):
         self._hosts = 0
         self._body_bytes = 0
         self._arrival_timer: asyncio.TimerHandle | None = None
-        self._stall_timer: asyncio.TimerHandle | None = None
-        self._untaken = 0  # bytes that the client still had to take at this time
-        self._untaken_at = 0.0
-        self._untaken_when_idle = 0
         # For the application: set and read here, and not through methods, on every request.
         self.is_lost = False
         self.on_lost: Callable[[], None] | None = None
@@ -147,6 +140,13 @@ class ClientConnection(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self._stalls = StallWatch(
+            transport,
+            self.loop,
+            seconds=self._stall_seconds,
+            min_bytes_per_second=self._min_bytes_per_second,
+            was_cut_off=self._was_cut_off,
+        )
         if self.client is None:  # it has gone already, and its address with it
             transport.abort()
             return
@@ -170,9 +170,10 @@ class ClientConnection(HttpToolsProtocol):
         self._expect_more()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        for timer in (self._arrival_timer, self._stall_timer, self.timeout_keep_alive_task):
+        for timer in (self._arrival_timer, self.timeout_keep_alive_task):
             if timer is not None:
                 timer.cancel()
+        self._stalls.end()
         super().connection_lost(exc)
         if self.cycle is not None:  # with a pipeline, not the one that is being answered
             self.answering.disconnected = True
@@ -241,7 +242,7 @@ class ClientConnection(HttpToolsProtocol):
         if self._arrival_timer is not None:
             self._expect_no_more()
         if transport.get_write_buffer_size():
-            self._watch_for_stall()
+            self._stalls.watch()
         self._idle_since = answered_at
         if self.timeout_keep_alive_task is None:
             self._close_when_idle_after(self.timeout_keep_alive)
@@ -278,7 +279,7 @@ class ClientConnection(HttpToolsProtocol):
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self._watch_for_stall()
+        self._stalls.watch()
 
     # httptools callbacks
 
@@ -361,7 +362,7 @@ class ClientConnection(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         self.server_state.total_requests += 1
         if self.transport.get_write_buffer_size():
-            self._watch_for_stall()
+            self._stalls.watch()
         if self.transport.is_closing():
             return
         if self.flow.read_paused:
@@ -406,21 +407,12 @@ class ClientConnection(HttpToolsProtocol):
         if self._phase is not IDLE or self._is_answering():
             return  # set again with the next answer
         left = self._idle_since + self.timeout_keep_alive - perf_counter()
-        if left <= 0.001 and self._still_reads():
+        if left <= 0.001 and self._stalls.still_reads():
             left = self.timeout_keep_alive
         if left > 0.001:
             self._close_when_idle_after(left)
         else:
             self.transport.close()
-
-    def _still_reads(self) -> bool:
-        """
-        Whether the client has taken as much of its answer as it has to, and not yet all: then
-        it is not idle.  What is in the system's hands no other timer watches.
-        """
-        untaken = self._bytes_to_take()
-        taken, self._untaken_when_idle = self._untaken_when_idle - untaken, untaken
-        return untaken > 0 and (taken < 0 or taken >= self._stall_bytes)
 
     # Requests that do not arrive, or are none
 
@@ -472,32 +464,3 @@ class ClientConnection(HttpToolsProtocol):
         self.transport.write_eof()
         self._expect_no_more()
         self._arrival_timer = self.loop.call_later(LINGER_SECONDS, self.transport.abort)
-
-    # Clients that do not take their answer
-
-    def _watch_for_stall(self) -> None:
-        self._untaken = 0  # more was written: the next check begins to count anew
-        if self._stall_timer is None:
-            self._check_for_stall_later()
-
-    def _check_for_stall_later(self) -> None:
-        seconds = min(self._stall_seconds / 4, 5.0)
-        self._stall_timer = self.loop.call_later(seconds, self._check_for_stall)
-
-    def _check_for_stall(self) -> None:
-        self._stall_timer = None
-        if not self.transport.get_write_buffer_size():
-            return
-        now = self.loop.time()
-        untaken = self._bytes_to_take()
-        taken = self._untaken - untaken
-        if taken < 0 or taken >= self._stall_bytes:
-            self._untaken, self._untaken_at = untaken, now
-        elif now - self._untaken_at >= self._stall_seconds:
-            self._was_cut_off()
-            reset(self.transport)
-            return
-        self._check_for_stall_later()
-
-    def _bytes_to_take(self) -> int:
-        return self.transport.get_write_buffer_size() + unacknowledged(self.transport)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from imgproxy_cache.protocol import MIN_CLIENT_BYTES_PER_SECOND
+from imgproxy_cache.stalls import MIN_CLIENT_BYTES_PER_SECOND
 from tests.servers.upstreams import End, FakeImgproxy, Gate, head, image
 from tests.servers.wired import WiredProxy, wired_proxy
 from tests.wire import ask, connected, request

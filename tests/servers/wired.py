@@ -30,12 +30,13 @@ from imgproxy_cache.buffer import Buffer
 from imgproxy_cache.core.image import Image, StoredObject
 from imgproxy_cache.core.key import Key
 from imgproxy_cache.metrics import Metrics
-from imgproxy_cache.protocol import MIN_CLIENT_BYTES_PER_SECOND, ClientConnection
+from imgproxy_cache.protocol import ClientConnection
 from imgproxy_cache.proxy import PATIENCE_SECONDS, Proxy
 from imgproxy_cache.read_through import ReadThrough
 from imgproxy_cache.read_through.fast_lane import FastLane
 from imgproxy_cache.refusals import Refusal
 from imgproxy_cache.settings import Settings
+from imgproxy_cache.stalls import MIN_CLIENT_BYTES_PER_SECOND
 from imgproxy_cache.stores.reader import Reader, Room, threaded_reader
 from imgproxy_cache.uploads import Uploads
 from imgproxy_cache.upstream import Upstream
