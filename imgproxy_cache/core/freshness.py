@@ -67,20 +67,17 @@ def lifetimes(
     if cache_control.forbids_storing or seconds is None or seconds <= 0:
         return None
     fresh_until = received_at + seconds
-
-    def end_of(window: int | None, default: float) -> float:
-        if cache_control.forbids_stale:
-            return fresh_until
-        return fresh_until + (default if window is None else window)
-
+    age = _age(fields[b"age"]) if b"age" in fields else 0
+    if cache_control.forbids_stale:
+        return Lifetimes(received_at, age, fresh_until, fresh_until, fresh_until)
+    while_revalidate, if_error = cache_control.stale_while_revalidate, cache_control.stale_if_error
     return Lifetimes(
-        received_at=received_at,
-        age=_age(fields[b"age"]) if b"age" in fields else 0,
-        fresh_until=fresh_until,
-        stale_while_revalidate_until=end_of(
-            cache_control.stale_while_revalidate, stale_while_revalidate_seconds
-        ),
-        stale_if_error_until=end_of(cache_control.stale_if_error, stale_if_error_seconds),
+        received_at,
+        age,
+        fresh_until,
+        fresh_until
+        + (stale_while_revalidate_seconds if while_revalidate is None else while_revalidate),
+        fresh_until + (stale_if_error_seconds if if_error is None else if_error),
     )
 
 

@@ -91,11 +91,10 @@ def fields_of_stored_image(
     content_type: str,
     cache_control: str | None,
     content_disposition: str | None,
-    *,
-    stored_at: float | None = None,
 ) -> tuple[tuple[bytes, bytes], ...]:
     """
-    What imgproxy would have sent with an image of which a store has kept three fields.
+    What imgproxy would have sent, but for a `Date`, with an image of which a store has kept three
+    fields.
 
     Its two lines differ in the Content-Security-Policy: this is that of 4, which forbids
     what 3.30 forbids and more.  Neither sends `X-Content-Type-Options`.  Others may write
@@ -109,8 +108,6 @@ def fields_of_stored_image(
     fields.append(_SANDBOX)
     fields.append((b"Content-Type", _field_value(content_type)))
     fields.append((b"Server", b"imgproxy"))
-    if stored_at is not None:
-        fields.append((b"Date", http_date(int(stored_at))))
     return tuple(fields)
 
 

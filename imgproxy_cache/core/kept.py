@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NewType
+from typing import NamedTuple, NewType
 
 Selection = tuple[tuple[bytes, bytes], ...]
 """
@@ -17,8 +17,7 @@ TierKey = NewType("TierKey", bytes)
 """What a tier finds an answer by."""
 
 
-@dataclass(frozen=True, slots=True)
-class Lifetimes:
+class Lifetimes(NamedTuple):
     """
     Until when an answer may be given, in seconds since the epoch.
 

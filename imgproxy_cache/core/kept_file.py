@@ -9,7 +9,7 @@ as the text that they are in ISO 8859-1: readable, and none is lost.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import Any
 
@@ -61,7 +61,7 @@ def kept_description(kept: KeptAnswer) -> dict[str, Any]:
         "status": kept.status,
         "fields": _texts(kept.fields),
         "etag": None if kept.etag is None else _text(kept.etag),
-        "lifetimes": asdict(kept.lifetimes),
+        "lifetimes": kept.lifetimes._asdict(),
     }
 
 

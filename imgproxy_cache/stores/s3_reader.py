@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 
 from imgproxy_cache.core.aws_signature import RequestSigner
-from imgproxy_cache.core.framing import content_length
 from imgproxy_cache.core.headers import Headers
 from imgproxy_cache.core.image import Image
 from imgproxy_cache.core.key import Key, object_name
@@ -37,9 +36,6 @@ ALWAYS_READ_BYTES = 256 * 1024
 CONNECT_SECONDS = 3.0
 # Nobody waits for longer (and STORE_SECONDS of the tier is less).
 SILENT_SECONDS = 10.0
-
-# In the order of Image's fields.
-_METADATA = (b"x-amz-meta-path-sha256", b"x-amz-meta-content-sha256", b"x-amz-meta-stored-at")
 
 
 class S3Reader:
@@ -98,7 +94,7 @@ class _S3Get:
 
     __slots__ = (
         "_chunks",
-        "_headers",
+        "_fields",
         "_location",
         "_max_bytes",
         "_room",
@@ -128,7 +124,7 @@ class _S3Get:
         self._max_bytes = max_bytes
         self._tell = tell
         self._status = 0
-        self._headers: Headers = []
+        self._fields: Mapping[bytes, bytes] = {}
         self._chunks: list[bytes] = []
         self._size = 0
 
@@ -154,10 +150,11 @@ class _S3Get:
     # AnswerSink
 
     def answer_began(self, status: int, headers: Headers) -> None:
-        self._status, self._headers = status, headers
-        length = content_length(headers)
-        if status == 200 and length is not None:
-            self._needs(length)
+        self._status = status
+        self._fields = fields = {name.lower(): value for name, value in headers}
+        length = fields.get(b"content-length", b"")
+        if status == 200 and length.isdigit():
+            self._needs(int(length))
 
     def chunk_came(self, chunk: bytes) -> None:
         if self.is_over:
@@ -176,7 +173,7 @@ class _S3Get:
         self._is_over_now()
         body = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
         if self._status == 200 and is_whole:
-            self._tell(_image(body, self._headers))
+            self._tell(_image(body, self._fields))
         elif self._status == 404 and is_missing_key(body.decode("utf-8", "replace")):
             self._tell(None)
         elif self._status != 200:
@@ -227,19 +224,15 @@ async def s3_reader(access: S3Access, room: Room) -> AsyncIterator[Reader]:
         yield S3Reader(access, upstream, room)
 
 
-def _image(body: bytes, headers: Headers) -> Image:
-    fields = {name.lower(): value for name, value in headers}
-    path_sha256, content_sha256, stored_at = (
-        fields.get(name, b"").decode("latin-1") for name in _METADATA
-    )
+def _image(body: bytes, fields: Mapping[bytes, bytes]) -> Image:
     return Image(
         body=body,
         content_type=fields.get(b"content-type", b"").decode("latin-1"),
         cache_control=_text(fields.get(b"cache-control")),
         content_disposition=_text(fields.get(b"content-disposition")),
-        path_sha256=path_sha256,
-        content_sha256=content_sha256,
-        stored_at=stored_at,
+        path_sha256=fields.get(b"x-amz-meta-path-sha256", b"").decode("latin-1"),
+        content_sha256=fields.get(b"x-amz-meta-content-sha256", b"").decode("latin-1"),
+        stored_at=fields.get(b"x-amz-meta-stored-at", b"").decode("latin-1"),
     )
 
 

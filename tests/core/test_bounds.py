@@ -9,8 +9,10 @@ import pytest
 
 from imgproxy_cache.core.freshness import read_cache_control
 from imgproxy_cache.core.headers import connection_options
+from imgproxy_cache.core.image import image_from_answer
 from imgproxy_cache.core.imgproxy_path import PathRules, read_path
 from imgproxy_cache.core.sharing import sharing_by_fields
+from imgproxy_cache.core.stored import answer_from_store
 from imgproxy_cache.core.variants import named_fields
 
 VALUES = 20
@@ -39,6 +41,25 @@ def _read_cache_control(number: int) -> None:
     read_cache_control(b'a="%b", max-age=%d' % (b"b" * 60_000, number))
 
 
+def _read_stored(number: int) -> None:
+    said = f'inline; filename="{"a" * 60_000}{number}.jpg"'
+    image = image_from_answer(
+        path=b"/a",
+        body=b"hello",
+        content_type="image/jpeg",
+        cache_control="max-age=3600",
+        content_disposition=said,
+        at=0.0,
+    )
+    answer_from_store(
+        image,
+        path_sha256=image.path_sha256,
+        name=b"name",
+        stale_while_revalidate_seconds=0,
+        stale_if_error_seconds=0,
+    )
+
+
 @pytest.mark.parametrize(
     "read",
     [
@@ -47,6 +68,7 @@ def _read_cache_control(number: int) -> None:
         pytest.param(_read_accept, id="Accept"),
         pytest.param(_read_cache_control, id="Cache-Control"),
         pytest.param(_read_vary, id="Vary"),
+        pytest.param(_read_stored, id="fields of a stored image"),
     ],
 )
 def test_long_values_are_not_remembered(read: Callable[[int], None]) -> None:

@@ -189,7 +189,7 @@ def test_entity_tag_of_imgproxy_is_kept_aside(headers: Headers, etag: bytes | No
 
 
 def test_answer_without_a_date_gets_that_of_its_arrival() -> None:
-    at = replace(FOR_AN_HOUR, received_at=784111777.9)
+    at = FOR_AN_HOUR._replace(received_at=784111777.9)
     assert kept_of([], lifetimes=at).fields == ((b"Date", b"Sun, 06 Nov 1994 08:49:37 GMT"),)
 
 
@@ -245,15 +245,10 @@ OF_ONE_ANSWER = (b"etag", b"last-modified", b"x-request-id", b"content-length", 
 @pytest.mark.parametrize("tape", IMAGES, ids=str)
 def test_stored_image_gets_what_imgproxy_had_sent_with_it(tape: Tape) -> None:
     sent = {name.lower(): value for name, value in tape.headers}
-    # All recorded answers are of one minute.
-    assert sent[b"date"].startswith(b"Fri, 20 Nov 2026 23:32:")
-    at = 1_795_217_520 + int(sent[b"date"][23:25])  # date -d "Fri, 20 Nov 2026 23:32:00 GMT" +%s
-
     fields = fields_of_stored_image(
         sent[b"content-type"].decode(),
         sent[b"cache-control"].decode(),
         sent[b"content-disposition"].decode(),
-        stored_at=at,
     )
 
     expected = [
@@ -263,7 +258,7 @@ def test_stored_image_gets_what_imgproxy_had_sent_with_it(tape: Tape) -> None:
     ]
     if tape.version.startswith("3."):  # gets the stricter policy of 4
         expected = [SANDBOX if field == CSP else field for field in expected]
-    assert list(fields) == expected
+    assert [*fields, (b"Date", sent[b"date"])] == expected
 
 
 @pytest.mark.parametrize(

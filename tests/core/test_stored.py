@@ -105,6 +105,13 @@ def test_whatever_imgproxy_sends_as_an_image_is_one(content_type: str) -> None:
     assert b"sandbox" in dict(found.fields)[b"Content-Security-Policy"]
 
 
+@pytest.mark.parametrize("length", [10, 10_000])
+def test_fields_of_any_length_are_given(length: int) -> None:
+    said = f'inline; filename="{"a" * length}.jpg"'
+    found = [answer(replace(IMAGE, content_disposition=said)) for _ in range(2)]
+    assert [dict(one.fields)[b"Content-Disposition"] for one in found if one] == [said.encode()] * 2
+
+
 @pytest.mark.parametrize(
     ("changed", "why"),
     [

@@ -128,7 +128,7 @@ async def test_what_was_put_is_found_as_it_was(each_tier: Settled, kind: Kind, b
         pytest.param(answer(selection=((b"accept", b"image/webp"),)), id="variant"),
         pytest.param(Signpost(b"/name", (b"accept", b"dpr")), id="signpost"),
         pytest.param(
-            answer(lifetimes=replace(LIFETIMES, fresh_until=NOW - 1, stale_if_error_until=NOW - 1)),
+            answer(lifetimes=LIFETIMES._replace(fresh_until=NOW - 1, stale_if_error_until=NOW - 1)),
             id="expired",
         ),
     ],

@@ -411,7 +411,7 @@ KEPT = replace(answer(), body=b"")
 def received(kept: KeptAnswer, seconds: float) -> KeptAnswer:
     """So many seconds later than it was."""
     at = kept.lifetimes.received_at + seconds
-    return replace(kept, lifetimes=replace(kept.lifetimes, received_at=at))
+    return replace(kept, lifetimes=kept.lifetimes._replace(received_at=at))
 
 
 @pytest.mark.parametrize(

@@ -99,7 +99,7 @@ def test_its_head_is_made_once_a_second(body: bytes) -> None:
 
 @pytest.mark.parametrize("body", [b"hello world", USUAL, LARGE], ids=["small", "usual", "large"])
 def test_it_is_given_as_long_as_it_is_fresh(body: bytes) -> None:
-    found = held(answer(body=body, lifetimes=replace(LIFETIMES, fresh_until=1_770_091_506.5)))
+    found = held(answer(body=body, lifetimes=LIFETIMES._replace(fresh_until=1_770_091_506.5)))
     wire = Written()
     times = (1_770_091_506.25, 1_770_091_506.5, 1_770_091_507.0, 1_770_091_506.25)
     assert [found.give(now, wire) for now in times] == [True, False, False, True]
@@ -190,8 +190,7 @@ def test_it_counts_what_interpreter_and_kernel_give_it(
         return replace(
             answer(number, b"%06d" % number * (size // 6)),
             fields=tuple((b"X-%d-%d" % (n, number), b"value %d" % n) for n in range(fields)),
-            lifetimes=replace(
-                LIFETIMES,
+            lifetimes=LIFETIMES._replace(
                 received_at=at,
                 age=number * 0.1,
                 fresh_until=at + 1,

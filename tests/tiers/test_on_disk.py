@@ -88,7 +88,7 @@ def test_a_hit_is_ready_for_the_wire(files: OpenFiles, folder: DiskFolder, body:
 
 
 def test_it_is_given_as_long_as_it_is_fresh(files: OpenFiles, folder: DiskFolder) -> None:
-    kept = answer(lifetimes=replace(LIFETIMES, fresh_until=AT + 0.25))
+    kept = answer(lifetimes=LIFETIMES._replace(fresh_until=AT + 0.25))
     folder.write(tier_key(kept.name), kept)
     open_again(files, folder, 0)
     one, wire = found(files), Written()

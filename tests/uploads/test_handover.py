@@ -71,7 +71,7 @@ def kept_as(
     number: int, body: bytes = b"hello world", *, later: float = 0, selection: Selection = ()
 ) -> KeptAnswer:
     """What the tier is to have, received so many seconds after NOW."""
-    lifetimes = replace(LIFETIMES, received_at=NOW + later, fresh_until=NOW + later + 3600)
+    lifetimes = LIFETIMES._replace(received_at=NOW + later, fresh_until=NOW + later + 3600)
     return answer(number, body, lifetimes=lifetimes, selection=selection)
 
 
