@@ -85,7 +85,7 @@ class S3Reader:
 
     def _send(self, get: _S3Get, signer: RequestSigner, now: float) -> None:
         if not get.is_over:
-            request = signer.request(b"GET", self._access.path(get.key), now)
+            request = signer.get(self._access.path(get.key), now)
             get.exchange = self._upstream.fetch(request, get)
 
 

@@ -88,8 +88,7 @@ class S3Writer:
         if only_new:
             unsigned += b"If-None-Match: *\r\n"
         signer = access.signer(self._now()) or self._renewed_signer()
-        head = signer.request(
-            b"PUT",
+        head = signer.put(
             access.path(key),
             self._now(),
             body_sha256=image.content_sha256.encode("ascii"),

@@ -74,7 +74,7 @@ def test_requests_are_signed_as_botocore_signs_them(
     folder: str, now: int, secret: str, token: str | None
 ) -> None:
     path = object_path("", "images", folder) + KEY
-    line, fields = read(signer(secret, token).request(b"GET", path, now + 0.9))
+    line, fields = read(signer(secret, token).get(path, now + 0.9))
     assert line == b"GET %b HTTP/1.1" % path
     assert fields[b"Authorization"] == signed_by_botocore(path, now, secret=secret, token=token)
     assert fields[b"host"] == HOST.encode()
@@ -85,8 +85,7 @@ def test_a_body_and_what_belongs_to_it_are_signed_as_well() -> None:
     path = b"/images/" + KEY
     body_sha256 = sha256(b"hello").hexdigest()
     more = [(b"x-amz-meta-z", b"1"), (b"content-type", b"image/png"), (b"x-amz-meta-a", b"2")]
-    head = signer(token="of a session").request(
-        b"PUT",
+    head = signer(token="of a session").put(
         path,
         NOW,
         body_sha256=body_sha256.encode(),
@@ -105,7 +104,7 @@ def test_a_body_and_what_belongs_to_it_are_signed_as_well() -> None:
 def test_a_signer_is_good_for_days() -> None:
     one, path = signer(), b"/images/" + KEY
     for now in (NOW, NOW + 1, NOW + 86_400, NOW):
-        _, fields = read(one.request(b"GET", path, now))
+        _, fields = read(one.get(path, now))
         assert fields[b"Authorization"] == signed_by_botocore(path, now)
 
 
