@@ -14,6 +14,7 @@ from starlette.types import Receive
 from imgproxy_cache.core.cache_status import Forwarded, cache_status_of_failure
 from imgproxy_cache.core.conditional import reply
 from imgproxy_cache.core.headers import Headers
+from imgproxy_cache.core.hit import hit_lines
 from imgproxy_cache.core.request import Request
 from imgproxy_cache.errors import UpstreamBusy, UpstreamError, UpstreamFailing, UpstreamTimedOut
 from imgproxy_cache.read_through import Found
@@ -37,6 +38,8 @@ class Recipient(Protocol):
 
     def begin(self, status: int, headers: Headers) -> None: ...
 
+    def begin_with_lines(self, status: int, lines: bytes, size: int) -> None: ...
+
     def write(self, body: bytes, *, is_last: bool) -> None: ...
 
 
@@ -55,6 +58,12 @@ class Answer:
         self.status = status
         self.first_byte_at = perf_counter()
         self.recipient.begin(status, headers)
+
+    def begin_with_lines(self, status: int, lines: bytes, size: int) -> None:
+        """As :meth:`begin`, for a body of so many bytes, which the lines of its fields tell."""
+        self.status = status
+        self.first_byte_at = perf_counter()
+        self.recipient.begin_with_lines(status, lines, size)
 
     async def write(self, body: bytes, *, is_last: bool) -> None:
         """Send so much of the body, as fast as the client takes it."""
@@ -101,13 +110,25 @@ async def read_away_body(headers: Headers, receive: Receive) -> str | None:
 async def give(found: Found, answer: Answer, *, now: float, cache_status: bytes) -> None:
     """Answer with what is kept: all of it, a part, or that the client has it already."""
     request = answer.request
+    fields = request.fields
+    if request.method == "GET" and not fields.conditions:
+        lines = hit_lines(
+            found.metadata,
+            now=now,
+            cache_status=cache_status,
+            request_id=fields.request_id,
+            size=found.size,
+        )
+        answer.begin_with_lines(found.metadata.status, lines, found.size)
+        await answer.end(found.kept.body)
+        return
     what = reply(
         found.metadata,
-        request.fields.conditions,
+        fields.conditions,
         method=request.method,
         now=now,
         cache_status=cache_status,
-        request_id=request.fields.request_id,
+        request_id=fields.request_id,
         size=found.size,
     )
     answer.begin(what.status, what.fields)

@@ -153,6 +153,18 @@ class AnswerCycle(RequestResponseCycle):
         self.waiting_for_100_continue = False
         self._head = self._head_of(status, headers)
 
+    def begin_with_lines(self, status: int, lines: bytes, size: int) -> None:
+        """
+        The same for an answer to `GET`, whose fields come as they are written, and say that its
+        body has so many bytes: 2 us less.
+        """
+        self.response_started = True
+        self.waiting_for_100_continue = False
+        self.expected_content_length = size
+        if not self.keep_alive:
+            lines += b"Connection: close\r\n"
+        self._head = b"%b\r\n%b\r\n" % (_status_line(status), lines)
+
     def write(self, body: bytes, *, is_last: bool) -> None:
         """Send so much of the body now, however far the client is behind."""
         if self.disconnected:
@@ -197,8 +209,11 @@ class AnswerCycle(RequestResponseCycle):
             lines.append(b"Transfer-Encoding: chunked")
         if not self.keep_alive:
             lines.append(b"Connection: close")
-        status_line = _STATUS_LINES.get(status) or b"HTTP/1.1 %d " % status
-        return b"\r\n".join([status_line, *lines, b"", b""])
+        return b"\r\n".join([_status_line(status), *lines, b"", b""])
+
+
+def _status_line(status: int) -> bytes:
+    return _STATUS_LINES.get(status) or b"HTTP/1.1 %d " % status
 
 
 _LINGER_FOR_NO_TIME: Final = struct.pack("ii", 1, 0)

@@ -135,6 +135,22 @@ def hit_fields(
     ]
 
 
+def hit_lines(
+    kept: KeptAnswer, *, now: float, cache_status: bytes, request_id: bytes | None, size: int
+) -> bytes:
+    """The lines of all that :func:`hit_fields` gives, in half the time that these take."""
+    lines = [b"%b: %b\r\n" % field for field in kept.fields]
+    if kept.status not in (204, 304):
+        lines.append(b"Content-Length: %d\r\n" % size)
+    if kept.status == 200:
+        lines.append(b"ETag: %b\r\nAccept-Ranges: bytes\r\n" % entity_tag(kept))
+    lines.append(b"Age: %d\r\n" % current_age(kept.lifetimes, now))
+    if request_id is not None:
+        lines.append(b"X-Request-Id: %b\r\n" % request_id)
+    lines.append(b"Cache-Status: %b\r\n" % cache_status)
+    return b"".join(lines)
+
+
 def lasting_fields(kept: KeptAnswer, *, size: int | None = None) -> Headers:
     """The fields that all answers made of `kept` have: as for :func:`hit_fields`."""
     fields = list(kept.fields)

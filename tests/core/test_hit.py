@@ -20,6 +20,7 @@ from imgproxy_cache.core.hit import (
     fields_of_stored_image,
     hit_fields,
     hit_head,
+    hit_lines,
     kept_from_answer,
     lasting_fields,
     passing_fields,
@@ -296,6 +297,24 @@ def test_stored_image_gets_no_field_that_was_not_kept(
     stored: tuple[str, str | None, str | None], expected: tuple[Any, ...]
 ) -> None:
     assert fields_of_stored_image(*stored) == expected
+
+
+# hit_lines
+
+
+@given(
+    fields=FIELDS,
+    status=st.sampled_from([200, 204, 304, 404]),
+    size=st.integers(0, 10**9),
+    request_id=st.sampled_from([None, b"my-id"]),
+)
+def test_lines_are_those_of_the_fields(
+    fields: Headers, status: int, size: int, request_id: bytes | None
+) -> None:
+    kept = replace(KEPT, status=status, fields=tuple(fields), body=b"")
+    given: Any = {"now": NOW + 9, "cache_status": MEMORY, "request_id": request_id, "size": size}
+    lines = [b"%b: %b\r\n" % field for field in hit_fields(kept, **given)]
+    assert hit_lines(kept, **given) == b"".join(lines)
 
 
 # hit_head
