@@ -308,7 +308,6 @@ async def health_of(settings: Settings) -> AsyncIterator[ImgproxyHealth]:
 
 def reader_from(settings: Settings, read_through: ReadThrough | None) -> RequestReader:
     return RequestReader(
-        path_rules=settings.path_rules,
         read_through=read_through,
         peer_is_trusted=_peer_is_trusted(settings),
         storage_rules=settings.storage_rules,

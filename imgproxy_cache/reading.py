@@ -7,11 +7,10 @@ from typing import Protocol
 
 from starlette.types import Scope
 
-from imgproxy_cache.core.imgproxy_path import PathRules, read_path
-from imgproxy_cache.core.policy import StorageRules, accept_is_ignored
-from imgproxy_cache.core.request import Request
+from imgproxy_cache.core.imgproxy_path import ImgproxyPath, read_path
+from imgproxy_cache.core.policy import StorageRules
+from imgproxy_cache.core.request import UNREAD, Request, Unread
 from imgproxy_cache.core.request_fields import RequestFields, read_request_fields
-from imgproxy_cache.core.sharing import flight_key
 from imgproxy_cache.read_through import ReadThrough
 
 
@@ -32,12 +31,10 @@ class RequestReader:
     def __init__(
         self,
         *,
-        path_rules: PathRules,
         read_through: ReadThrough | None,
         peer_is_trusted: Callable[[str], bool],
         storage_rules: StorageRules,
     ) -> None:
-        self._path_rules = path_rules
         self._read_through = read_through
         self._peer_is_trusted = peer_is_trusted
         self._storage_rules = storage_rules
@@ -45,12 +42,16 @@ class RequestReader:
     def read(self, scope: Scope, client: LastFields) -> Request:
         method: str = scope["method"]
         target: bytes = scope["raw_path"]
-        path = read_path(target, self._path_rules)
-        resource = None
-        if self._read_through is not None and method in ("GET", "HEAD"):
-            resource = self._read_through.resource(target, path)
+        tiers = self._read_through if method in ("GET", "HEAD") else None
+        resource = None if tiers is None else tiers.known_resource(target)
+        path: ImgproxyPath | Unread | None = UNREAD
+        is_raw = False
+        if resource is None:
+            path = read_path(target, self._storage_rules.path_rules)
+            is_raw = path is not None and path.is_raw
+            resource = None if tiers is None else tiers.resource(target, path)
         fields = client.fields
-        if path is not None and path.is_raw:
+        if is_raw:
             fields = self._fields(scope, keep_accept_encoding=True, for_tiers=False)
         elif (
             fields is None
@@ -60,9 +61,14 @@ class RequestReader:
             fields = client.fields = self._fields(
                 scope, keep_accept_encoding=False, for_tiers=resource is not None
             )
-        ignored = accept_is_ignored(self._storage_rules, path)
-        key = flight_key(method, target, path, fields.sharing, accept_is_ignored=ignored)
-        return Request(method, target, fields, path, resource if fields.may_read else None, key)
+        return Request(
+            method,
+            target,
+            fields,
+            resource if fields.may_read else None,
+            path,
+            self._storage_rules,
+        )
 
     def _fields(
         self, scope: Scope, *, keep_accept_encoding: bool, for_tiers: bool

@@ -102,15 +102,16 @@ class ReadThrough:
         }
         return {name: tier for name, tier in tiers.items() if tier is not None}
 
-    def resource(self, target: bytes, path: ImgproxyPath | None) -> Resource | None:
+    def known_resource(self, target: bytes) -> Resource | None:
         """
-        What the target asks for; None where no tier may answer.
+        What the target asks for, if it was asked for before.
 
-        A signature is verified once for a target, not once for a hit.
+        A path is read and its signature verified once for a target, not once for a hit.
         """
-        known = self._resources.get(target)
-        if known is not None:
-            return known
+        return self._resources.get(target)
+
+    def resource(self, target: bytes, path: ImgproxyPath | None) -> Resource | None:
+        """What the target, with this path, asks for; None where no tier may answer."""
         resource = resource_from_target(target, path, self._path_rules, self._key_rules)
         if resource is not None and len(target) <= MAX_TARGET_BYTES:
             size = len(target) + len(resource.name)
@@ -126,7 +127,7 @@ class ReadThrough:
 
     def known_key(self, target: bytes) -> TierKey | None:
         """Where the answer to a target lies that was seen before."""
-        resource = self._resources.get(target)
+        resource = self.known_resource(target)
         return None if resource is None else tier_key(resource.name)
 
     def find_now(self, resource: Resource, headers: Headers) -> Found | None:
