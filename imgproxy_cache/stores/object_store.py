@@ -80,6 +80,8 @@ class ObjectStore:
         name = self._name(key)
         try:
             self._put(key, name, image, "overwrite")
+        except StoreError:
+            raise
         except Exception as exc:
             raise self._error(exc, f"put {name}") from exc
 
@@ -91,6 +93,8 @@ class ObjectStore:
             self._put(key, name, image, "create")
         except (AlreadyExistsError, FileExistsError):
             return False
+        except StoreError:
+            raise
         except Exception as exc:
             if not lacks_conditional_writes(exc):
                 raise self._error(exc, f"put {name}") from exc
@@ -211,7 +215,7 @@ class ObjectStore:
         return object_name(self._location.folder, key)
 
     def _error(self, exc: Exception, operation: str) -> StoreError:
-        return exc if isinstance(exc, StoreError) else store_error(exc, operation, self._location)
+        return store_error(exc, operation, self._location)
 
 
 @asynccontextmanager

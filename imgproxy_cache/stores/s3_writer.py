@@ -270,7 +270,10 @@ def first_to_accept(addresses: Sequence[tuple[str, int]], ends_at: float) -> soc
             return socket.create_connection(address, _left(ends_at) / (len(addresses) - tried))
         except OSError as exc:
             problem = exc
-    raise problem
+    try:
+        raise problem
+    finally:
+        del problem  # its traceback refers to us, and to the image that is put
 
 
 def _left(ends_at: float) -> float:

@@ -1,8 +1,11 @@
 """Images into S3 over connections of our own: which are used again, and what may go wrong."""
 
 import asyncio
+import gc
 import socket
 import time
+import weakref
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 
@@ -14,6 +17,7 @@ from imgproxy_cache.core.location import S3Location
 from imgproxy_cache.errors import StoreError
 from imgproxy_cache.stores import Store, open_store
 from imgproxy_cache.stores.s3_writer import first_to_accept
+from tests.servers.process import free_port
 from tests.servers.s3 import S3Server
 from tests.stores.images import KEY, PICTURE, picture
 from tests.stores.scripted import HANG_UP, OK, Scripted, scripted
@@ -134,6 +138,35 @@ async def test_what_is_no_answer_is_a_failure(
     assert error.kind == kind
     assert error.cause.startswith(f"http://127.0.0.1:{server.port}: {cause}")
     assert error.operation == f"put processed/{KEY}"
+
+
+@pytest.fixture
+def no_collector() -> Iterator[None]:
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.usefixtures("no_collector")
+@pytest.mark.parametrize("listens", [False, True], ids=["nobody listens", "an error is answered"])
+async def test_a_failure_that_is_forgotten_holds_no_image_until_the_collector_comes(
+    location: S3Location, listens: bool
+) -> None:
+    def failure(operation: Callable[[Key, Image], object]) -> weakref.ref[StoreError]:
+        try:
+            operation(KEY, PICTURE)
+        except StoreError as exc:  # whose traceback leads to the image
+            return weakref.ref(exc)
+        raise AssertionError
+
+    async with scripted(b"HTTP/1.1 500 Oops\r\nContent-Length: 0\r\n\r\n") as server:
+        there = at(location, server)
+        if not listens:
+            there = replace(location, endpoint=f"http://127.0.0.1:{free_port()}")
+        async with open_store(there) as store:
+            for operation in (store.put, store.create):
+                assert (await asyncio.to_thread(failure, operation))() is None
 
 
 async def test_who_is_refused_before_all_was_read_is_told_why(location: S3Location) -> None:
