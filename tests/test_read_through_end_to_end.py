@@ -116,7 +116,9 @@ async def test_workers_share_what_is_on_disk(tmp_path: Path) -> None:
             await proxy.wait_for("server.started", times=2)
             made = await ask(proxy.port, PATH)
             await until(proxy, "disk_tier_items", 1)
-            answers = await asyncio.gather(*(ask(proxy.port, PATH) for _ in range(60)))
+            answers = []
+            for _ in range(2):  # one worker may accept all that come at once
+                answers += await asyncio.gather(*(ask(proxy.port, PATH) for _ in range(60)))
             await until(proxy, 'requests{outcome="hit-memory"}', 1)
             await until(proxy, 'fetches{status="200"}', 1)
             fetches = (await proxy.metrics())['fetches{status="200"}']
@@ -126,7 +128,7 @@ async def test_workers_share_what_is_on_disk(tmp_path: Path) -> None:
     assert {answer.body for answer in answers} == {made.body}
     assert fetches == 1
     assert len(workers) == 2
-    # One has it in memory from the start, the other finds it on disk the first time.
+    # One has it in memory from the start, the other finds it on disk, and has it then.
     sources = [answer[b"Cache-Status"].rpartition(b"=")[2] for answer in answers]
     assert set(sources) <= {b"memory", b"disk"}
 
