@@ -21,6 +21,7 @@ from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Lifespan, Receive, Scope, Send
 
 from imgproxy_cache.admin import Check, admin_app
+from imgproxy_cache.asked_server import AskedServer
 from imgproxy_cache.buffer import Buffer
 from imgproxy_cache.core.cache_status import cache_status_of_hit
 from imgproxy_cache.core.hit import hit_fields, hit_head
@@ -361,7 +362,7 @@ async def _reading_levels(metrics: Metrics) -> AsyncIterator[None]:
         task.cancel()
 
 
-class _QuietServer(uvicorn.Server):
+class _QuietServer(AskedServer):
     """A server inside another one's process: signals are not its business."""
 
     def capture_signals(self) -> AbstractAsyncContextManager[None]:  # type: ignore[override]
@@ -384,5 +385,5 @@ async def _serving(app: ASGIApp, sockets: list[socket.socket]) -> AsyncIterator[
     try:
         yield
     finally:
-        server.should_exit = True
+        server.stop()
         await task

@@ -32,6 +32,7 @@ import uvloop
 
 from imgproxy_cache import log as logging_setup
 from imgproxy_cache.app import LAST_UPLOADS_SECONDS, health_of, proxy_app
+from imgproxy_cache.asked_server import AskedServer
 from imgproxy_cache.core.printable import printable_target
 from imgproxy_cache.errors import SpoolError
 from imgproxy_cache.leaving import leave
@@ -279,7 +280,7 @@ def _return_large_memory() -> None:
         mallopt(M_TRIM_THRESHOLD, TRIM_THRESHOLD_BYTES)
 
 
-class _Server(uvicorn.Server):
+class _Server(AskedServer):
     """uvicorn's server, which ends with status 0 when asked to stop, and in time."""
 
     def __init__(self, config: uvicorn.Config, settings: Settings) -> None:
@@ -313,6 +314,8 @@ class _Server(uvicorn.Server):
                 pid=os.getpid(),
             )
         self.should_exit = True
+        # It comes in the middle of anything, and may be the first thing to happen for a while.
+        asyncio.get_running_loop().call_soon_threadsafe(self.stop)
 
 
 class _Workers:
