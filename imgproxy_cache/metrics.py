@@ -307,33 +307,39 @@ class _TierEvent:
 
 
 class _Tallied:
-    """A histogram whose observations are kept as plain numbers until they are handed over."""
+    """
+    A histogram whose observations are kept as plain numbers until they are handed over.
+
+    `add` takes one more of them.  They are sorted into their buckets then, for many at once: a call
+    costs ten times as much where it is made for a lone image, in caches that imgproxy has had.
+    """
 
     def __init__(self, histogram: Histogram, buckets: Sequence[float]) -> None:
         self._histogram = histogram
         self._bounds = buckets
-        self._counts = [0] * (len(buckets) + 1)
+        self._values: list[float] = []
+        self.add: Callable[[float], None] = self._values.append
+        self._in_first = 0
         self._sum = 0.0
-
-    def add(self, value: float) -> None:
-        self._counts[bisect_left(self._bounds, value)] += 1
-        self._sum += value
 
     def add_all(self, number: int, above_first: Sequence[float], total: float) -> None:
         """So many, of which the others are within the first bucket."""
-        self._counts[0] += number - len(above_first)
-        for value in above_first:
-            self._counts[bisect_left(self._bounds, value)] += 1
-        self._sum += total
+        self._in_first += number - len(above_first)
+        self._sum += total - sum(above_first)
+        self._values += above_first
 
     def hand_over(self) -> None:
+        counts = [0] * (len(self._bounds) + 1)
+        counts[0] = self._in_first
+        for value in self._values:
+            counts[bisect_left(self._bounds, value)] += 1
         # prometheus-client has no way to add many observations at once, which are
         # 3 us each: these two are what its `observe` advances.
-        for bucket, number in zip(self._histogram._buckets, self._counts, strict=True):
+        for bucket, number in zip(self._histogram._buckets, counts, strict=True):
             bucket.inc(number)
-        self._histogram._sum.inc(self._sum)
-        self._counts = [0] * len(self._counts)
-        self._sum = 0.0
+        self._histogram._sum.inc(self._sum + sum(self._values))
+        self._values.clear()
+        self._in_first, self._sum = 0, 0.0
 
 
 def _forget_dead_workers() -> None:
