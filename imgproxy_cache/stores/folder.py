@@ -18,7 +18,6 @@ from contextlib import (
     contextmanager,
     suppress,
 )
-from dataclasses import asdict
 from hashlib import sha256
 from pathlib import Path
 from typing import BinaryIO
@@ -87,7 +86,7 @@ class FolderStore:
         if is_new and (self._folder / name).exists():
             return False
         self._make_folders()
-        fields = asdict(image)
+        fields = image._asdict()
         del fields["body"]
         with (
             self._written(image.body) as picture,

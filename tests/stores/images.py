@@ -1,6 +1,5 @@
 """Images to store."""
 
-from dataclasses import replace
 from hashlib import sha256
 
 from imgproxy_cache.core.image import Image
@@ -21,5 +20,5 @@ PICTURE = Image(
 
 def picture(body: bytes = PICTURE.body, **changed: str | None) -> Image:
     """:data:`PICTURE` with another body, or with other fields."""
-    image = replace(PICTURE, body=body, content_sha256=sha256(body).hexdigest())
-    return replace(image, **changed)  # type: ignore[arg-type]
+    image = PICTURE._replace(body=body, content_sha256=sha256(body).hexdigest())
+    return image._replace(**changed)  # type: ignore[arg-type]

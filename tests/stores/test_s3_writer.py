@@ -53,7 +53,7 @@ async def test_bytes_that_are_not_those_that_were_hashed_are_refused_by_the_serv
         no_cloud.setenv(name, value)
     bucket = s3.make_bucket("images-damaged-on-their-way")
     there = S3Location(bucket, "", s3.endpoint, "auto")
-    error = await failure_of_put(there, replace(PICTURE, body=PICTURE.body[:-1] + b"!"))
+    error = await failure_of_put(there, PICTURE._replace(body=PICTURE.body[:-1] + b"!"))
     assert "XAmzContentSHA256Mismatch" in error.cause
     assert s3.names(bucket) == []
 

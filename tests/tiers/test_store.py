@@ -216,8 +216,8 @@ async def test_an_image_is_answered_under_the_name_that_is_asked_for(store: Scri
 
 
 async def test_an_image_that_is_stale_by_now_is_answered_as_well(store: ScriptedStore) -> None:
-    store.images[key()] = replace(
-        image(), cache_control="max-age=1", stored_at="1970-01-01T00:00:00Z"
+    store.images[key()] = image()._replace(
+        cache_control="max-age=1", stored_at="1970-01-01T00:00:00Z"
     )
     with opened(store) as tier:
         [found] = await got(tier, 0)
@@ -317,7 +317,7 @@ async def test_what_was_handed_to_the_uploads_is_asked_for_until_it_is_there() -
 
 
 async def test_what_does_not_say_how_long_it_is_fresh_is_a_miss(store: ScriptedStore) -> None:
-    store.images[key()] = replace(image(), cache_control=None)
+    store.images[key()] = image()._replace(cache_control=None)
     with opened(store) as tier, capture_logs() as logs:
         assert await got(tier, 0, 0) == [None, None]
         assert (tier.counts.misses, tier.counts.broken, len(store.asked)) == (1, 0, 1)
@@ -326,7 +326,7 @@ async def test_what_does_not_say_how_long_it_is_fresh_is_a_miss(store: ScriptedS
 
 async def test_what_was_not_put_there_is_a_miss_and_said_once_a_minute() -> None:
     store, clock = ScriptedStore({key(n): image(n, b"x") for n in range(4)}), Clock()
-    store.images = {key: replace(image, body=b"y") for key, image in store.images.items()}
+    store.images = {key: image._replace(body=b"y") for key, image in store.images.items()}
     with opened(store, clock=clock) as tier, capture_logs() as logs:
         assert await got(tier, 0, 0, 1, 2) == [None] * 4
         assert (tier.counts.broken, tier.counts.misses, tier.counts.hits) == (3, 0, 0)
@@ -534,7 +534,7 @@ async def test_what_is_larger_than_any_of_ours_is_not_asked_for_again_for_a_whil
 
 @pytest.mark.parametrize(
     "there",
-    [pytest.param(None, id="missing"), pytest.param(replace(image(), body=b""), id="broken")],
+    [pytest.param(None, id="missing"), pytest.param(image()._replace(body=b""), id="broken")],
 )
 async def test_an_image_that_is_missing_or_broken_proves_that_its_store_is_not(
     store: ScriptedStore, there: Image | None

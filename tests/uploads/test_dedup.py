@@ -1,6 +1,6 @@
 """What is asked of the store, and what is not."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import pytest
 
@@ -130,7 +130,7 @@ def test_an_image_that_changed_within_a_minute_is_put_at_once() -> None:
 def test_another_path_of_the_same_key_is_put_though_its_content_was_just_stored() -> None:
     store = ScriptedStore()
     dedup = Dedup(store)
-    dedup.put(KEY, replace(NEW, path_sha256="0" * 64), NOW)
+    dedup.put(KEY, NEW._replace(path_sha256="0" * 64), NOW)
     assert dedup.put(KEY, NEW, NOW) is Put.NEW
     assert store.asked == ["create", "put"]
 

@@ -288,7 +288,7 @@ async def test_what_came_before_that_which_the_store_has_is_not_handed_over(root
     async with tiered(root) as (_, disk):
         async with uploading(spool=root, disk=disk, now=lambda: NOW + 3600) as setup:
             setup.store.images = {
-                key: replace(image, stored_at=time_in_words(int(NOW) + 1800))
+                key: image._replace(stored_at=time_in_words(int(NOW) + 1800))
                 for key, image in other.store.images.items()
             }
             await setup.until(lambda: setup.recorded.count("unchanged") == 1)
