@@ -65,10 +65,10 @@ class Breaker:
 
     def permission(self, now: float) -> Permission:
         """Ask whether to ask the store now."""
-        if not self.may_ask(now):
-            return Permission.NO
         if not self.is_open:
             return Permission.FREELY
+        if not self.may_ask(now):
+            return Permission.NO
         self._is_probing = True
         self._probe_over_at = now + self.probe_seconds
         return Permission.AS_PROBE

@@ -90,7 +90,8 @@ class ReadThrough:
         self._path_rules = path_rules
         self._key_rules = key_rules
         self._resources: Remembered[Resource] = Remembered(TARGETS_BYTES)
-        self._searches: dict[Hashable, asyncio.Future[Found | None]] = {}
+        # With what those wait for who came later, if anybody did.
+        self._searches: dict[Hashable, asyncio.Future[Found | None] | None] = {}
 
     @property
     def tiers(self) -> Mapping[str, Counted]:
@@ -149,21 +150,21 @@ class ReadThrough:
         Requests for the same search once, unless what is found varies by what they differ in.
         """
         key = (resource.name, request.fields.sharing)
-        search = self._searches.get(key)
-        if search is not None:
-            found = await asyncio.shield(search)
+        if key in self._searches:
+            found = await self._found_by_another(key)
             if found is None or _is_for(found.metadata, request.fields.for_upstream):
                 return found
             return await self._search(request, resource, stale)
         if self.disk is None and (stale is not None or not self._may_be_stored(resource)):
             return stale
-        search = self._searches[key] = asyncio.get_running_loop().create_future()
+        self._searches[key] = None
         found = stale
         try:
             found = await self._search(request, resource, stale)
         finally:
-            del self._searches[key]
-            search.set_result(found)
+            others = self._searches.pop(key)
+            if others is not None:
+                others.set_result(found)
         return found
 
     def keep(self, kept: KeptAnswer, *, on_disk: bool = True) -> None:
@@ -179,6 +180,12 @@ class ReadThrough:
         if self.disk is not None:
             self.disk.remove(tier_key(name))
 
+    async def _found_by_another(self, key: Hashable) -> Found | None:
+        search = self._searches[key]
+        if search is None:
+            search = self._searches[key] = asyncio.get_running_loop().create_future()
+        return await asyncio.shield(search)
+
     def _may_be_stored(self, resource: Resource) -> bool:
         name = resource.stored_name
         return name is not None and self.store is not None and self.store.may_have(name.key)
@@ -186,7 +193,9 @@ class ReadThrough:
     async def _search(
         self, request: Request, resource: Resource, stale: Found | None
     ) -> Found | None:
-        found = await self._on_disk(resource.name, request.fields.for_upstream)
+        found = None
+        if self.disk is not None:
+            found = await self._on_disk(self.disk, resource.name, request.fields.for_upstream)
         if stale is not None:
             # Another worker may have filled the disk meanwhile; the store has nothing newer.
             is_newer = found is not None and _is_newer(found.metadata, stale.metadata)
@@ -202,14 +211,12 @@ class ReadThrough:
         self._keep_in_memory(found.metadata)
         return found
 
-    async def _on_disk(self, name: bytes, headers: Headers) -> Found | None:
-        if self.disk is None:
-            return None
-        kept = await self.disk.get(tier_key(name))
+    async def _on_disk(self, disk: DiskTier, name: bytes, headers: Headers) -> Found | None:
+        kept = await disk.get(tier_key(name))
         if isinstance(kept, Signpost):
             self.memory.put(tier_key(name), kept)
             chosen = selection(kept.names, headers)
-            kept = None if chosen is None else await self.disk.get(tier_key(name, chosen))
+            kept = None if chosen is None else await disk.get(tier_key(name, chosen))
         return found_in(b"disk", kept) if isinstance(kept, KeptAnswer) else None
 
     def _keep_in_memory(self, kept: KeptAnswer) -> None:
