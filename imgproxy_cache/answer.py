@@ -59,11 +59,19 @@ class Answer:
         self.first_byte_at = perf_counter()
         self.recipient.begin(status, headers)
 
-    def begin_with_lines(self, status: int, lines: bytes, size: int) -> None:
-        """As :meth:`begin`, for a body of so many bytes, which the lines of its fields tell."""
+    async def give_whole(self, status: int, lines: bytes, body: bytes) -> None:
+        """Send all of an answer, whose fields come as they are written."""
+        recipient = self.recipient
         self.status = status
         self.first_byte_at = perf_counter()
-        self.recipient.begin_with_lines(status, lines, size)
+        recipient.begin_with_lines(status, lines, len(body))
+        if recipient.is_behind or len(body) > PIECE_BYTES:
+            await self.end(body)
+            return
+        recipient.write(body, is_last=True)
+        self.size = len(body)
+        if recipient.is_behind:
+            await recipient.caught_up()
 
     async def write(self, body: bytes, *, is_last: bool) -> None:
         """Send so much of the body, as fast as the client takes it."""
@@ -119,8 +127,7 @@ async def give(found: Found, answer: Answer, *, now: float, cache_status: bytes)
             request_id=fields.request_id,
             size=found.size,
         )
-        answer.begin_with_lines(found.metadata.status, lines, found.size)
-        await answer.end(found.kept.body)
+        await answer.give_whole(found.metadata.status, lines, found.kept.body)
         return
     what = reply(
         found.metadata,

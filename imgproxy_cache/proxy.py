@@ -191,7 +191,7 @@ class Proxy:
         if self._fast_lane is not None and (read := client.read_alone()) is not None:
             self._fast_lane.learn(read, fields)
         if found is None or not self._is_fresh(found):
-            if await self._keeper.until_kept(resource.name):
+            if self._keeper.under_way and await self._keeper.until_kept(resource.name):
                 found = read_through.find_now(resource, fields.for_upstream)
             if found is None or not self._is_fresh(found):
                 found = await read_through.search(request, resource, found)
@@ -209,10 +209,10 @@ class Proxy:
                 self._find_or_start(request, found)
         return True
 
-    async def _give_hit(self, found: Found, answer: Answer) -> None:
+    def _give_hit(self, found: Found, answer: Answer) -> Awaitable[None]:
         now = float(floor(self._now()))  # the fast lane makes one head a second
         status = cache_status_of_hit(found.metadata.lifetimes, now, found.tier)
-        await give(found, answer, now=now, cache_status=status)
+        return give(found, answer, now=now, cache_status=status)
 
     async def _ask_imgproxy(
         self, found: Found | None, client: Client, answer: Answer
