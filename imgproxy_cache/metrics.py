@@ -329,6 +329,8 @@ class _Tallied:
         self._values += above_first
 
     def hand_over(self) -> None:
+        if not self._values and not self._in_first:  # as with most of them, in most seconds
+            return
         counts = [0] * (len(self._bounds) + 1)
         counts[0] = self._in_first
         for value in self._values:
@@ -336,7 +338,8 @@ class _Tallied:
         # prometheus-client has no way to add many observations at once, which are
         # 3 us each: these two are what its `observe` advances.
         for bucket, number in zip(self._histogram._buckets, counts, strict=True):
-            bucket.inc(number)
+            if number:
+                bucket.inc(number)
         self._histogram._sum.inc(self._sum + sum(self._values))
         self._values.clear()
         self._in_first, self._sum = 0, 0.0
