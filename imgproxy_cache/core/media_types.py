@@ -29,7 +29,12 @@ TYPES_OF_FORMAT: Final[Mapping[str, frozenset[bytes]]] = MappingProxyType(
 IMAGE_TYPES: Final[frozenset[bytes]] = frozenset().union(*TYPES_OF_FORMAT.values())
 
 
-@lru_cache(maxsize=256)
 def media_type(content_type: bytes) -> bytes:
     """A `Content-Type` without its parameters, in lower case."""
+    read = _media_type if len(content_type) <= 128 else _media_type.__wrapped__
+    return read(content_type)
+
+
+@lru_cache(maxsize=256)
+def _media_type(content_type: bytes) -> bytes:
     return content_type.partition(b";")[0].strip(b" \t").lower()

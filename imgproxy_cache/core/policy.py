@@ -258,7 +258,12 @@ def _why_not_by_length(rules: StorageRules, fields: Mapping[bytes, bytes]) -> No
     return NotStored.TOO_LARGE if too_large else None
 
 
-@lru_cache(maxsize=256)
 def _field_names(vary: bytes) -> frozenset[bytes]:
+    read = _short_field_names if len(vary) <= 256 else _short_field_names.__wrapped__
+    return read(vary)
+
+
+@lru_cache(maxsize=256)
+def _short_field_names(vary: bytes) -> frozenset[bytes]:
     names = (name.strip(b" \t") for name in vary.lower().split(b","))
     return frozenset(name for name in names if name)

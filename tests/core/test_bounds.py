@@ -11,6 +11,8 @@ from imgproxy_cache.core.freshness import read_cache_control
 from imgproxy_cache.core.headers import connection_options
 from imgproxy_cache.core.image import image_from_answer
 from imgproxy_cache.core.imgproxy_path import PathRules, read_path
+from imgproxy_cache.core.media_types import media_type
+from imgproxy_cache.core.policy import NotStored, StorageRules, why_not_stored
 from imgproxy_cache.core.sharing import sharing_by_fields
 from imgproxy_cache.core.stored import answer_from_store
 from imgproxy_cache.core.variants import named_fields
@@ -37,8 +39,30 @@ def _read_vary(number: int) -> None:
     named_fields(b"a%d" % number * 20_000)
 
 
+def _judge_vary(number: int) -> None:
+    fields = {
+        b"content-type": b"image/jpeg",
+        b"cache-control": b"max-age=3600",
+        b"vary": b"a%d" % number * 20_000,
+    }
+    why_not = why_not_stored(
+        StorageRules(),
+        method="GET",
+        path=read_path(b"/_/plain/local:///a.jpg", PathRules()),
+        credentials=None,
+        status=200,
+        fields=fields,
+        now=0.0,
+    )
+    assert why_not == NotStored.VARY
+
+
 def _read_cache_control(number: int) -> None:
     read_cache_control(b'a="%b", max-age=%d' % (b"b" * 60_000, number))
+
+
+def _read_content_type(number: int) -> None:
+    media_type(b"image/jpeg; a=%d" % number + b"b" * 60_000)
 
 
 def _read_stored(number: int) -> None:
@@ -68,6 +92,8 @@ def _read_stored(number: int) -> None:
         pytest.param(_read_accept, id="Accept"),
         pytest.param(_read_cache_control, id="Cache-Control"),
         pytest.param(_read_vary, id="Vary"),
+        pytest.param(_judge_vary, id="Vary, for the store"),
+        pytest.param(_read_content_type, id="Content-Type"),
         pytest.param(_read_stored, id="fields of a stored image"),
     ],
 )
