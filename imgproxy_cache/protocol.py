@@ -112,7 +112,7 @@ class ClientConnection(HttpToolsProtocol):
         self._was_refused = request_was_refused
         self._phase = IDLE
         self._refusal: Refusal | None = None
-        self._head_bytes = 0  # of its fields; then of the target as well
+        self._head_bytes = 0  # of its fields, then of the target as well; or all, as they came
         self._head_wire_bytes = 0  # of the reads in which it did not end
         self._hosts = 0
         self._body_bytes = 0
@@ -215,7 +215,7 @@ class ClientConnection(HttpToolsProtocol):
                 self.transport.abort()
                 return
         is_alone = is_first and self._phase is IDLE and not self.pipeline
-        self._read = data if is_alone else None
+        self._read = data if is_alone and len(data) <= MAX_KEPT_HEAD_BYTES else None
         self._lines = self._lines_that_may_come_again(data) if is_alone else None
         if self.pipeline:  # nothing is read until its turn comes
             self._expect_no_more()
@@ -249,9 +249,11 @@ class ClientConnection(HttpToolsProtocol):
         return True
 
     def _lines_that_may_come_again(self, data: bytes) -> bytes | None:
-        if not self.cycle.keep_alive or has_body(self.headers):
+        lines = lines_behind_target(data) if len(data) <= MAX_KEPT_HEAD_BYTES else None
+        # There was a request, if there are any: empty lines may come alone.
+        if lines is None or not self.cycle.keep_alive or has_body(self.headers):
             return None
-        return lines_behind_target(data) if self._head_bytes <= MAX_KEPT_HEAD_BYTES else None
+        return lines
 
     def _begins_again(self, data: bytes, lines: bytes) -> bool:
         """
@@ -268,8 +270,6 @@ class ClientConnection(HttpToolsProtocol):
         cycle = self._cycle_of(b"GET", "1.1", keep_alive=True)
         cycle.more_body = False
         self._start_asgi_task(cycle, self.app)
-        if self._arrival_timer is not None:
-            self._expect_no_more()
         return True
 
     def read_alone(self) -> bytes | None:

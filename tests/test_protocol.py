@@ -172,6 +172,18 @@ async def test_head_that_can_be_read_in_two_ways_is_refused(
     assert upstream.raw == {}
 
 
+@pytest.mark.parametrize("lines", [b"\r\n", b"\r\n\r\n\r\n"])
+async def test_empty_lines_before_a_request_are_ignored(proxy: WiredProxy, lines: bytes) -> None:
+    """RFC 9112 section 2.2."""
+    async with connected(proxy.port) as wire:
+        for number in range(3):
+            wire.send(lines)
+            await wire.flush()
+            await asyncio.sleep(0.01)  # a read of their own
+            wire.send(request(b"/%d" % number))
+            assert (await wire.answer()).body == b"image of /%d" % number
+
+
 async def test_http_1_0_request_is_answered_and_its_connection_closed(
     proxy: WiredProxy, upstream: FakeImgproxy
 ) -> None:

@@ -189,8 +189,8 @@ class _S3Get:
         """So many bytes of memory, in all."""
         if size > self._max_bytes:
             place = str(self._location)
-            self.fail(StoredTooLargeError(size, operation=self.operation, place=place))
             self.abandon()
+            self._tell(StoredTooLargeError(size, operation=self.operation, place=place))
         elif size <= ALWAYS_READ_BYTES:
             pass
         elif self._room.take(size - self._taken):

@@ -178,8 +178,8 @@ class StoreTier:
 
     def close(self) -> None:
         """Ask nothing more: who still waits gets a miss."""
-        for asking in tuple(self._under_way):
-            self._leave(asking)
+        for asking, get in tuple(self._under_way.items()):
+            self._leave(asking, get)
         for task in tuple(self._proving):
             task.cancel()
         if self._timer is not None:
@@ -219,11 +219,11 @@ class StoreTier:
         """Wait no longer for what is over."""
         self._timer = None
         now = self._loop.time()
-        for asking in tuple(self._under_way):
+        for asking, get in tuple(self._under_way.items()):
             if asking.ends_at > now:
                 self._timer = self._loop.call_at(asking.ends_at, self._give_up)
                 break
-            self._under_way[asking].abandon()
+            get.abandon()  # of those that were left meanwhile, once more
             self._end(asking, self._no_answer(asking))
 
     def _no_answer(self, asking: _Asking) -> StoreError:
@@ -235,8 +235,8 @@ class StoreTier:
             kind="timeout",
         )
 
-    def _leave(self, asking: _Asking) -> None:
-        self._under_way[asking].abandon()
+    def _leave(self, asking: _Asking, get: Get) -> None:
+        get.abandon()
         self._end(asking, _Nothing.UNREAD)
 
     def _end(self, asking: _Asking, outcome: _Outcome) -> None:
@@ -291,7 +291,7 @@ class StoreTier:
             )
             for waiting, get in tuple(self._under_way.items()):
                 if not get.has_begun:
-                    self._leave(waiting)
+                    self._leave(waiting, get)
 
     def _say_rejected(self, asking: _Asking, why: str) -> None:
         if self._clock() - self._said_at >= SAY_SECONDS:

@@ -1,5 +1,7 @@
 """The store as a tier: misses that are remembered, objects that are broken, stores that fail."""
 
+from __future__ import annotations
+
 import asyncio
 import gc
 import threading
@@ -21,7 +23,7 @@ from imgproxy_cache.core.key import Key, StoredName, key_from_target, stored_nam
 from imgproxy_cache.core.location import FolderLocation, S3Location, StoreLocation
 from imgproxy_cache.errors import StoredTooLargeError, StoreError
 from imgproxy_cache.stores import Store, open_store
-from imgproxy_cache.stores.reader import MOST_THREADS, Reader, Room, ThreadedReader
+from imgproxy_cache.stores.reader import MOST_THREADS, Outcome, Reader, Room, ThreadedReader
 from imgproxy_cache.stores.s3_reader import ALWAYS_READ_BYTES
 from imgproxy_cache.tiers.store import (
     LARGE_BYTES,
@@ -592,6 +594,39 @@ async def test_a_store_that_hangs_is_not_waited_for(store: ScriptedStore) -> Non
         f"memory://images: get {key()}: no answer in 0 s: look at the network;"
         " images come from imgproxy until it is back"
     )
+
+
+@dataclass
+class SilentReader:
+    """Never tells anything: of its gets, those of these numbers have not begun."""
+
+    not_begun: frozenset[int]
+    place: str = "memory://images"
+    gets: list[SilentGet] = field(default_factory=list)
+
+    def get(self, key: Key, max_bytes: int, tell: Callable[[Outcome], None]) -> SilentGet:
+        self.gets.append(SilentGet(has_begun=len(self.gets) not in self.not_begun))
+        return self.gets[-1]
+
+
+@dataclass
+class SilentGet:
+    has_begun: bool
+
+    def abandon(self) -> None:
+        pass
+
+
+async def test_nobody_waits_for_ever_though_the_store_is_found_down_meanwhile() -> None:
+    """The third failure says so, and those that have not begun are left, out of their turn."""
+    reader = SilentReader(not_begun=frozenset({3, 4}))
+    with closing(tier_of(reader, clock=None, store_seconds=0.1)) as tier:
+        asking = [asyncio.create_task(got(tier, number)) for number in range(5)]
+        await asyncio.sleep(0.01)
+        asking += [asyncio.create_task(got(tier, number)) for number in range(5, 8)]
+        async with asyncio.timeout(20):
+            assert await asyncio.gather(*asking) == [[None]] * 8
+    assert len(reader.gets) == 8
 
 
 async def test_a_late_answer_changes_nothing(store: ScriptedStore) -> None:
