@@ -13,7 +13,7 @@ from benchmarks.servers import Server, figure_of, imgproxy, imgproxy_program
 from benchmarks.table import Row
 
 # The machine's pace changes within seconds: many short rounds.
-ROUNDS = 4
+ROUNDS = 3
 WARM_UP_SECONDS = 0.5
 SECONDS = 2.0
 CONNECTIONS = 8

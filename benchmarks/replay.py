@@ -6,7 +6,6 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
-from statistics import median
 
 from benchmarks.browsers import HEADS
 from benchmarks.bucket import bucket
@@ -27,8 +26,6 @@ from benchmarks.table import Row
 
 IMAGES = 1000
 REQUESTS = 20_000
-# Of half a minute each; the second goes the other way round, against what drifts meanwhile.
-ROUNDS = 2
 REPLAY_SECONDS = 60.0
 # What is stored and written behind the last answer is paid for as well.
 AFTER_SECONDS = 0.5
@@ -53,38 +50,21 @@ async def measure(folder: Path) -> list[Row]:
     program = nginx_program()
     if program is None:
         return [Row("cold start", ours="not measured: nginx is not installed")]
-    ours, theirs = [], []
     async with AsyncExitStack() as stack:
         s3 = stack.enter_context(bucket(folder / "s3", cores=ALL_CORES))
         renderer = await stack.enter_async_context(imgproxy(imgproxy_program(), cores=ALL_CORES))
         # Who comes first is not to pay for its start.
         await images_per_second(renderer, cold_targets())
-        for number in range(ROUNDS):
-            # Each round finds everything empty.
-            store = s3.environ | {"S3_FOLDER": str(number)}
-            (folder / str(number)).mkdir()
-            with_ours = proxy(renderer.port, store, cores=ALL_CORES, settings=READ_THROUGH)
-            with_theirs = caching_nginx(
-                program, folder / str(number), renderer.port, cores=ALL_CORES
-            )
-            if number % 2:
-                theirs.append(await _replay(renderer, with_theirs))
-                ours.append(await _replay(renderer, with_ours))
-            else:
-                ours.append(await _replay(renderer, with_ours))
-                theirs.append(await _replay(renderer, with_theirs))
+        ours = await _replay(
+            renderer, proxy(renderer.port, s3.environ, cores=ALL_CORES, settings=READ_THROUGH)
+        )
+        theirs = await _replay(
+            renderer, caching_nginx(program, folder, renderer.port, cores=ALL_CORES)
+        )
     name = f"cold start, {REQUESTS} requests for {IMAGES} images, Zipf(1.0), two cores"
     return [
-        _row(
-            f"{name}, storing: time",
-            [took.seconds for took in ours],
-            [took.seconds for took in theirs],
-        ),
-        _row(
-            f"the same, CPU time, {renderer.name} included",
-            [took.cpu_seconds for took in ours],
-            [took.cpu_seconds for took in theirs],
-        ),
+        _row(f"{name}, storing: time", ours.seconds, theirs.seconds),
+        _row(f"the same, CPU time, {renderer.name} included", ours.cpu_seconds, theirs.cpu_seconds),
     ]
 
 
@@ -126,12 +106,11 @@ def _targets(random: Random) -> list[bytes]:
     return targets
 
 
-def _row(name: str, ours: list[float], theirs: list[float]) -> Row:
-    of_ours, of_theirs = median(ours), median(theirs)
+def _row(name: str, ours: float, theirs: float) -> Row:
     return Row(
         name,
-        ours=f"{of_ours:.1f} s",
-        beside=f"nginx {of_theirs:.1f} s",
-        ratio=of_ours / of_theirs,
+        ours=f"{ours:.1f} s",
+        beside=f"nginx {theirs:.1f} s",
+        ratio=ours / theirs,
         at_most=MOST_OF_NGINX,
     )

@@ -28,7 +28,7 @@ PACED_ROUNDS = 10
 PACED_IMAGES = 250
 # Fewer than the upload queue takes, so that none is dropped.  No imgproxy makes as many as fast:
 # they outrun the S3 server, and those that wait for long go through the spool as well.
-BURST_ROUNDS = 5
+BURST_ROUNDS = 3
 BURST_IMAGES = 2000
 AS_FAST_AS_ANSWERED = 0
 CONNECTIONS = 32

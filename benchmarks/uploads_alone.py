@@ -31,7 +31,7 @@ from imgproxy_cache.uploads.pending import Upload
 from imgproxy_cache.uploads.spool import open_spool
 from imgproxy_cache.uploads.spooling import SpoolLimits
 
-ROUNDS = 5
+ROUNDS = 3
 # As in a server that is busy, but whose store keeps up: what comes in 50 ms.
 WAITING = 256
 
