@@ -50,8 +50,8 @@ from imgproxy_cache.refusals import (
 )
 from imgproxy_cache.stalls import MIN_CLIENT_BYTES_PER_SECOND, StallWatch
 
-# What a connection may keep of a request while it waits for the next: browsers send less, and ten
-# thousand connections times 64 KB, kept twice, would be a gigabyte.
+# What a connection may keep of a request while it waits for the next (as it came, its lines and its
+# fields): browsers send less, and ten thousand connections times 64 KB would be two gigabytes.
 MAX_KEPT_HEAD_BYTES: Final = 4 * 1024
 ARRIVAL_SECONDS: Final = 10.0
 # A close with unread bytes resets the connection, and the client may never see why:
