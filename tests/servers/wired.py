@@ -120,6 +120,7 @@ class WiredProxy:
     """A proxy that listens on `port`, and its parts."""
 
     port: int
+    proxy: Proxy
     store: MemoryStore
     upstream: Upstream
     buffer: Buffer
@@ -142,7 +143,11 @@ class WiredProxy:
     async def until_idle(self) -> None:
         """Wait until every request has been served and everything is stored."""
         async with asyncio.timeout(STORE_SECONDS):
-            while self.state.tasks or self.upstream.in_use or self.uploads.queue_items:
+            while self.state.tasks or self.upstream.in_use:
+                await asyncio.sleep(0)
+            # Large images are on their way to the uploads still.
+            await self.proxy.finish(asyncio.get_running_loop().time() + STORE_SECONDS)
+            while self.uploads.queue_items:
                 await asyncio.sleep(0)
 
     async def until_on_disk(self) -> None:
@@ -236,6 +241,7 @@ async def wired_proxy(
         try:
             yield WiredProxy(
                 port,
+                proxy,
                 store,
                 upstream,
                 buffer,
