@@ -305,17 +305,19 @@ class _Server(AskedServer):
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         # uvicorn's own notes the signal, to die of it after a clean stop.
-        if not self.should_exit:
-            self.stop_deadline = time.monotonic() + self._settings.drain_seconds
-            log.info(
-                "server.stopping",
-                message=f"{signal.Signals(sig).name}: finishing what is under way",
-                drain_seconds=self._settings.drain_seconds,
-                pid=os.getpid(),
-            )
+        # Another one may come in the middle of this: what is said of it comes last.
+        if self.should_exit:
+            return
+        self.stop_deadline = time.monotonic() + self._settings.drain_seconds
         self.should_exit = True
         # It comes in the middle of anything, and may be the first thing to happen for a while.
         asyncio.get_running_loop().call_soon_threadsafe(self.stop)
+        log.info(
+            "server.stopping",
+            message=f"{signal.Signals(sig).name}: finishing what is under way",
+            drain_seconds=self._settings.drain_seconds,
+            pid=os.getpid(),
+        )
 
 
 class _Workers:

@@ -266,12 +266,12 @@ def first_to_accept(addresses: Sequence[tuple[str, int]], ends_at: float) -> soc
         OSError: what became of the last one
     """
     problem = OSError("no address")
-    for tried, address in enumerate(addresses):
-        try:
-            return socket.create_connection(address, _left(ends_at) / (len(addresses) - tried))
-        except OSError as exc:
-            problem = exc
     try:
+        for tried, address in enumerate(addresses):
+            try:
+                return socket.create_connection(address, _left(ends_at) / (len(addresses) - tried))
+            except OSError as exc:
+                problem = exc
         raise problem
     finally:
         del problem  # its traceback refers to us, and to the image that is put

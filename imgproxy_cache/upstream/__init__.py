@@ -238,11 +238,14 @@ async def first_to_accept(
     loop = asyncio.get_running_loop()
     ends_at = loop.time() + seconds
     problem = OSError("no address")
-    for tried, address in enumerate(addresses):
-        now = loop.time()
-        try:
-            async with asyncio.timeout((ends_at - now) / (len(addresses) - tried)):
-                return await dial(address)
-        except OSError as exc:
-            problem = exc
-    raise problem
+    try:
+        for tried, address in enumerate(addresses):
+            now = loop.time()
+            try:
+                async with asyncio.timeout((ends_at - now) / (len(addresses) - tried)):
+                    return await dial(address)
+            except OSError as exc:
+                problem = exc
+        raise problem
+    finally:
+        del problem  # its traceback refers to us, and to who asked

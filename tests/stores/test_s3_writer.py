@@ -197,6 +197,22 @@ def test_of_several_addresses_those_that_are_down_leave_time_for_the_next() -> N
             first_to_accept(addresses[1:3], time.monotonic() + 0.5)
 
 
+@pytest.mark.usefixtures("no_collector")
+def test_an_address_that_refuses_holds_nothing_of_who_asked_when_the_next_accepts() -> None:
+    class Asked:
+        pass
+
+    def connect(addresses: list[tuple[str, int]]) -> weakref.ref[Asked]:
+        asked = Asked()  # as the image is, in a frame of who calls
+        first_to_accept(addresses, time.monotonic() + 5).close()
+        return weakref.ref(asked)
+
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+        assert connect([("127.0.0.1", free_port()), listening.getsockname()])() is None
+
+
 async def test_a_large_image_is_sent_whole(s3: S3Server, no_cloud: pytest.MonkeyPatch) -> None:
     for name, value in s3.environ.items():
         no_cloud.setenv(name, value)
