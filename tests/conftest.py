@@ -1,7 +1,8 @@
 """What all tests may ask for."""
 
+import gc
 from asyncio import AbstractEventLoop
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import pytest
 import uvloop
@@ -14,3 +15,12 @@ def pytest_asyncio_loop_factories(
 ) -> Mapping[str, Callable[[], AbstractEventLoop]]:
     """The event loop that the product runs on: its transports differ from asyncio's own."""
     return {"uvloop": uvloop.new_event_loop}
+
+
+@pytest.fixture
+def no_collector() -> Iterator[None]:
+    """What is in no cycle goes all the same."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()

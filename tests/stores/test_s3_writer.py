@@ -1,11 +1,10 @@
 """Images into S3 over connections of our own: which are used again, and what may go wrong."""
 
 import asyncio
-import gc
 import socket
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
 
@@ -138,14 +137,6 @@ async def test_what_is_no_answer_is_a_failure(
     assert error.kind == kind
     assert error.cause.startswith(f"http://127.0.0.1:{server.port}: {cause}")
     assert error.operation == f"put processed/{KEY}"
-
-
-@pytest.fixture
-def no_collector() -> Iterator[None]:
-    gc.collect()
-    gc.disable()
-    yield
-    gc.enable()
 
 
 @pytest.mark.usefixtures("no_collector")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import threading
 import uuid
 import weakref
@@ -375,14 +374,6 @@ def bucket(s3: S3Server, no_cloud: pytest.MonkeyPatch) -> Bucket:
         no_cloud.setenv(name, value)
     name = s3.make_bucket(f"images-{uuid.uuid4().hex}")
     return Bucket(s3, S3Location(name, "processed", s3.endpoint, "auto"))
-
-
-@pytest.fixture
-def no_collector() -> Iterator[None]:
-    gc.collect()
-    gc.disable()
-    yield
-    gc.enable()
 
 
 PROOFS = {
