@@ -12,7 +12,7 @@ from benchmarks.mix import cold_targets
 from benchmarks.servers import Server, figure_of, imgproxy, imgproxy_program
 from benchmarks.table import Row
 
-# The machine's pace changes within seconds: many short rounds.
+# The machine's pace changes within seconds: short rounds.
 ROUNDS = 3
 WARM_UP_SECONDS = 0.5
 SECONDS = 2.0

@@ -12,15 +12,13 @@ from typing import Final
 import structlog
 from uvicorn._types import ASGI3Application, ASGIReceiveEvent, ASGISendEvent, HTTPScope
 from uvicorn.protocols.http.flow_control import FlowControl
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from imgproxy_cache.core.framing import content_length
 from imgproxy_cache.core.headers import Headers
+from imgproxy_cache.core.hit import status_line
 
 log = structlog.get_logger()
-
-
-_STATUS_LINES: Final = {status: line[:-2] for status, line in STATUS_LINE.items()}
 
 
 class _NobodyWaits(asyncio.Event):
@@ -163,7 +161,7 @@ class AnswerCycle(RequestResponseCycle):
         self.expected_content_length = size
         if not self.keep_alive:
             lines += b"Connection: close\r\n"
-        self._head = b"%b\r\n%b\r\n" % (_status_line(status), lines)
+        self._head = b"%b\r\n%b\r\n" % (status_line(status), lines)
 
     def write(self, body: bytes, *, is_last: bool) -> None:
         """Send so much of the body now, however far the client is behind."""
@@ -209,11 +207,7 @@ class AnswerCycle(RequestResponseCycle):
             lines.append(b"Transfer-Encoding: chunked")
         if not self.keep_alive:
             lines.append(b"Connection: close")
-        return b"\r\n".join([_status_line(status), *lines, b"", b""])
-
-
-def _status_line(status: int) -> bytes:
-    return _STATUS_LINES.get(status) or b"HTTP/1.1 %d " % status
+        return b"\r\n".join([status_line(status), *lines, b"", b""])
 
 
 _LINGER_FOR_NO_TIME: Final = struct.pack("ii", 1, 0)

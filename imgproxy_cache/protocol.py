@@ -30,11 +30,7 @@ from imgproxy_cache.client_socket import ClientSocket
 from imgproxy_cache.core.framing import has_body
 from imgproxy_cache.core.repeated_head import lines_behind_target, target_before
 from imgproxy_cache.core.request_fields import RequestFields
-from imgproxy_cache.cycle import (
-    NOBODY_WAITS,
-    AnswerCycle,
-    reset,
-)
+from imgproxy_cache.cycle import NOBODY_WAITS, AnswerCycle, reset
 from imgproxy_cache.read_through.fast_lane import FastLane, KnownHead
 from imgproxy_cache.refusals import (
     BAD_HOST,

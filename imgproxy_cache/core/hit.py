@@ -189,8 +189,12 @@ def hit_head(fields: Headers, status: int) -> bytes:
     The fields say where the body ends, if the status has one.
     """
     lines = [b": ".join(field) for field in fields]
-    status_line = _STATUS_LINES.get(status) or b"HTTP/1.1 %d " % status
-    return b"\r\n".join([status_line, *lines, b"", b""])
+    return b"\r\n".join([status_line(status), *lines, b"", b""])
+
+
+def status_line(status: int) -> bytes:
+    """Without its end."""
+    return _STATUS_LINES.get(status) or b"HTTP/1.1 %d " % status
 
 
 _STATUS_LINES: Final[Mapping[int, bytes]] = MappingProxyType(
