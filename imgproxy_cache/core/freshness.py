@@ -3,11 +3,11 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from math import floor
 
 from imgproxy_cache.core.http_date import read_http_date
 from imgproxy_cache.core.kept import Lifetimes
+from imgproxy_cache.core.short_values import remembered_if_short
 
 # RFC 9111 section 1.2.2: what is larger counts as this.
 _LARGEST_DELTA_SECONDS = 2**31
@@ -123,16 +123,11 @@ def freshness(
     return lifetime - _age(fields[b"age"]) if b"age" in fields else lifetime
 
 
+# imgproxy sends a handful of values; with cache-control passthrough the sources choose them,
+# and their length.
+@remembered_if_short(most=1024, longest=256)
 def read_cache_control(value: bytes) -> CacheControl:
     """Read a `Cache-Control` field; one that cannot be read forbids to store."""
-    # imgproxy sends a handful of values; with cache-control passthrough the sources choose them,
-    # and their length.
-    read = _read_cache_control if len(value) <= 256 else _read_cache_control.__wrapped__
-    return read(value)
-
-
-@lru_cache(maxsize=1024)
-def _read_cache_control(value: bytes) -> CacheControl:
     directives = _directives(value.decode("latin-1"))
     if directives is None:
         return CacheControl(forbids_storing=True, lifetime=0)

@@ -1,6 +1,6 @@
 """Which header fields of a request pass on to imgproxy."""
 
-from functools import lru_cache
+from imgproxy_cache.core.short_values import remembered_if_short
 
 Headers = list[tuple[bytes, bytes]]
 """Field lines in the order of the wire, repeated fields apart."""
@@ -102,14 +102,9 @@ def _forwarded_fields(
     return list((believed | ours).items())
 
 
+# No client of good will sends a long one: 256 of 64 KB would be half a gigabyte of options.
+@remembered_if_short(most=256, longest=256)
 def connection_options(value: bytes) -> frozenset[bytes]:
     """The end-to-end fields that a `Connection` field makes hop-by-hop."""
-    # No client of good will sends a long one: 256 of 64 KB would be half a gigabyte of options.
-    read = _connection_options if len(value) <= 256 else _connection_options.__wrapped__
-    return read(value)
-
-
-@lru_cache(maxsize=256)
-def _connection_options(value: bytes) -> frozenset[bytes]:
     options = frozenset(option.strip(b" \t") for option in value.lower().split(b","))
     return options - _NOT_CONNECTION_OPTIONS

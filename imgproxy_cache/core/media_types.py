@@ -1,9 +1,10 @@
 """The images that are kept, by what `Content-Type` calls them."""
 
 from collections.abc import Mapping
-from functools import lru_cache
 from types import MappingProxyType
 from typing import Final
+
+from imgproxy_cache.core.short_values import remembered_if_short
 
 SVG: Final = b"image/svg+xml"
 
@@ -29,12 +30,7 @@ TYPES_OF_FORMAT: Final[Mapping[str, frozenset[bytes]]] = MappingProxyType(
 IMAGE_TYPES: Final[frozenset[bytes]] = frozenset().union(*TYPES_OF_FORMAT.values())
 
 
+@remembered_if_short(most=256, longest=128)
 def media_type(content_type: bytes) -> bytes:
     """A `Content-Type` without its parameters, in lower case."""
-    read = _media_type if len(content_type) <= 128 else _media_type.__wrapped__
-    return read(content_type)
-
-
-@lru_cache(maxsize=256)
-def _media_type(content_type: bytes) -> bytes:
     return content_type.partition(b";")[0].strip(b" \t").lower()

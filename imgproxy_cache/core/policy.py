@@ -9,7 +9,6 @@ An answer is stored only if every condition here holds.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from functools import lru_cache
 
 from imgproxy_cache.core.access import is_bearer_of
 from imgproxy_cache.core.freshness import freshness, read_cache_control
@@ -20,6 +19,7 @@ from imgproxy_cache.core.imgproxy_path import (
     signature_spelling_is_canonical,
 )
 from imgproxy_cache.core.media_types import IMAGE_TYPES, SVG, TYPES_OF_FORMAT, media_type
+from imgproxy_cache.core.short_values import remembered_if_short
 from imgproxy_cache.core.variants import named_fields
 
 
@@ -258,12 +258,7 @@ def _why_not_by_length(rules: StorageRules, fields: Mapping[bytes, bytes]) -> No
     return NotStored.TOO_LARGE if too_large else None
 
 
+@remembered_if_short(most=256, longest=256)
 def _field_names(vary: bytes) -> frozenset[bytes]:
-    read = _short_field_names if len(vary) <= 256 else _short_field_names.__wrapped__
-    return read(vary)
-
-
-@lru_cache(maxsize=256)
-def _short_field_names(vary: bytes) -> frozenset[bytes]:
     names = (name.strip(b" \t") for name in vary.lower().split(b","))
     return frozenset(name for name in names if name)

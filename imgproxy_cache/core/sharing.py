@@ -1,11 +1,11 @@
 """Which requests may share one fetch."""
 
 from collections.abc import Hashable
-from functools import lru_cache
 from typing import NamedTuple
 
 from imgproxy_cache.core.headers import CONDITIONS_AND_RANGE, Headers
 from imgproxy_cache.core.imgproxy_path import ImgproxyPath
+from imgproxy_cache.core.short_values import remembered_if_short
 
 # Viewport-Width is read by imgproxy up to 3.8.
 _CHANGES_THE_ANSWER = frozenset(
@@ -70,15 +70,13 @@ def flight_key(
     return target, by_fields.others if accept_is_ignored else by_fields
 
 
+@remembered_if_short(most=1024, longest=512)
 def image_formats(accept: bytes) -> int:
-    """What imgproxy reads in `Accept`: a bit for each format that it may choose."""
-    # Not to keep 1,024 values of 64 KB each.
-    return (_formats if len(accept) <= 512 else _formats.__wrapped__)(accept)
+    """
+    What imgproxy reads in `Accept`: a bit for each format that it may choose.
 
-
-@lru_cache(maxsize=1024)
-def _formats(accept: bytes) -> int:
-    """Nothing else in `Accept` matters to imgproxy than these three, case included."""
+    Nothing else in it matters to imgproxy than these three, case included.
+    """
     return (
         (b"image/webp" in accept) | (b"image/avif" in accept) << 1 | (b"image/jxl" in accept) << 2
     )

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from functools import lru_cache
 from types import MappingProxyType
 from typing import Final
 
 from imgproxy_cache.core.headers import Headers
 from imgproxy_cache.core.kept import Selection
 from imgproxy_cache.core.sharing import image_formats
+from imgproxy_cache.core.short_values import remembered_if_short
 
 MOST_NAMES: Final = 8
 MOST_BYTES: Final = 512
@@ -28,6 +28,8 @@ _TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9a-z]+")
 _Lines = Mapping[bytes, list[bytes]]
 
 
+# What imgproxy sends never changes; sources that choose it also choose its length.
+@remembered_if_short(most=256, longest=256)
 def named_fields(vary: bytes) -> tuple[bytes, ...] | None:
     """
     The request's fields that an answer depends on, in lower case, sorted, each once.
@@ -38,13 +40,6 @@ def named_fields(vary: bytes) -> tuple[bytes, ...] | None:
 
     Source: RFC 9110 section 12.5.5
     """
-    # What imgproxy sends never changes; sources that choose it also choose its length.
-    read = _named_fields if len(vary) <= 256 else _named_fields.__wrapped__
-    return read(vary)
-
-
-@lru_cache(maxsize=256)
-def _named_fields(vary: bytes) -> tuple[bytes, ...] | None:
     names = {name.strip(b" \t") for name in vary.lower().split(b",")} - {b"", b"accept-encoding"}
     if b"*" in names or len(names) > MOST_NAMES or not all(map(_TOKEN.fullmatch, names)):
         return None
