@@ -5,17 +5,13 @@ from collections.abc import Callable
 
 import pytest
 
-from imgproxy_cache.core.imgproxy_path import PathRules, read_path
-from imgproxy_cache.core.key import KeyRules
-from imgproxy_cache.core.request_fields import read_request_fields
+from imgproxy_cache.core.imgproxy_path import read_path
 from imgproxy_cache.metrics import Metrics
-from imgproxy_cache.read_through import TARGETS_BYTES, ReadThrough, Staleness
-from imgproxy_cache.read_through.admission import Admission
+from imgproxy_cache.read_through import TARGETS_BYTES
 from imgproxy_cache.read_through.fast_lane import HEADS_BYTES, FastLane
 from imgproxy_cache.read_through.remembered import ENTRY_BYTES, Remembered
-from imgproxy_cache.tiers.memory import MemoryTier
+from tests.read_through.parts import RULES, fields_for_tiers, read_through
 
-RULES = PathRules()
 TARGET = b"/_/plain/local:///a.jpg"
 
 
@@ -32,20 +28,6 @@ def test_what_is_on_top_has_all_be_forgotten() -> None:
     for number in range(2):
         remembered.remember(b"%d" % number, number, 1)
     assert remembered == {b"3": 3, b"0": 0, b"1": 1}
-
-
-def read_through() -> ReadThrough:
-    return ReadThrough(
-        memory=MemoryTier(
-            max_bytes=0, max_items=0, max_files=0, head_at=lambda kept, size, now: b""
-        ),
-        disk=None,
-        store=None,
-        path_rules=RULES,
-        key_rules=KeyRules(),
-        admission=Admission(),
-        staleness=Staleness(0, 0, 0),
-    )
 
 
 def targets(size: int) -> Callable[[int], None]:
@@ -68,15 +50,7 @@ def heads(fields: int) -> Callable[[int], None]:
         lines = b"".join([b"%b: %b\r\n" % field for field in headers])
         lane.learn(
             b"GET %b HTTP/1.1\r\n%b\r\n" % (TARGET, lines),
-            read_request_fields(
-                headers,
-                client_ip=b"127.0.0.1",
-                scheme=b"http",
-                peer_is_trusted=False,
-                keep_accept_encoding=False,
-                cookie_passthrough=False,
-                for_tiers=True,
-            ),
+            fields_for_tiers(headers),
         )
 
     return see

@@ -9,18 +9,14 @@ from contextlib import closing
 import pytest
 
 from imgproxy_cache.core.image import image_from_answer
-from imgproxy_cache.core.imgproxy_path import PathRules
-from imgproxy_cache.core.key import Key, KeyRules
+from imgproxy_cache.core.key import Key
 from imgproxy_cache.core.policy import StorageRules
 from imgproxy_cache.core.request import UNREAD, Request
-from imgproxy_cache.core.request_fields import read_request_fields
-from imgproxy_cache.read_through import Found, ReadThrough, Staleness
-from imgproxy_cache.read_through.admission import Admission
+from imgproxy_cache.read_through import Found, ReadThrough
 from imgproxy_cache.stores.reader import Get, Outcome
-from imgproxy_cache.tiers.memory import MemoryTier
 from imgproxy_cache.tiers.store import StoreTier
+from tests.read_through.parts import fields_for_tiers, read_through
 
-RULES = PathRules()
 TARGET = b"/_/w:1/plain/local:///a.jpg"
 IMAGE = image_from_answer(
     path=TARGET,
@@ -66,29 +62,11 @@ async def tiers(store: Asked) -> AsyncIterator[ReadThrough]:
             stale_if_error_seconds=0,
         )
     ) as tier:
-        yield ReadThrough(
-            memory=MemoryTier(
-                max_bytes=0, max_items=0, max_files=0, head_at=lambda kept, size, now: b""
-            ),
-            disk=None,
-            store=tier,
-            path_rules=RULES,
-            key_rules=KeyRules(),
-            admission=Admission(),
-            staleness=Staleness(0, 0, 0),
-        )
+        yield read_through(tier)
 
 
 def searches(tiers: ReadThrough, number: int) -> list[asyncio.Task[Found | None]]:
-    fields = read_request_fields(
-        [(b"host", b"h")],
-        client_ip=b"127.0.0.1",
-        scheme=b"http",
-        peer_is_trusted=False,
-        keep_accept_encoding=False,
-        cookie_passthrough=False,
-        for_tiers=True,
-    )
+    fields = fields_for_tiers([(b"host", b"h")])
     path = Request("GET", TARGET, fields, None, UNREAD, StorageRules()).path
     resource = tiers.resource(TARGET, path)
     assert resource is not None
