@@ -96,16 +96,22 @@ class DiskFolder:
             self._discard(path, None)
             raise KeptFileError("it is no file") from exc
         try:
-            return self._read(key, descriptor)
-        except KeptFileError:
-            self._discard(path, os.fstat(descriptor))
-            os.close(descriptor)
-            raise
+            return self._read(key, path, descriptor)
         except BaseException:
             os.close(descriptor)
             raise
 
-    def _read(self, key: TierKey, descriptor: int) -> OpenFile:
+    def _read(self, key: TierKey, path: Path, descriptor: int) -> OpenFile:
+        try:
+            file = self._whole(key, descriptor)
+        except KeptFileError:
+            self._discard(path, os.fstat(descriptor))
+            raise
+        with suppress(OSError):  # a disk that can only be read by now, as after damage
+            os.utime(descriptor)
+        return file
+
+    def _whole(self, key: TierKey, descriptor: int) -> OpenFile:
         found = os.fstat(descriptor)
         if not stat.S_ISREG(found.st_mode) or found.st_size > self.room.max_bytes:
             raise KeptFileError("it is none of ours")
@@ -113,9 +119,7 @@ class DiskFolder:
         head = read_kept_head(content)
         if _key_of(head.kept) != key:
             raise KeptFileError("it is the answer to something else")
-        file = OpenFile(descriptor, head, whole_kept(head, content))
-        os.utime(descriptor)
-        return file
+        return OpenFile(descriptor, head, whole_kept(head, content))
 
     def write(self, key: TierKey, kept: Kept) -> bool:
         """Whether it may be kept: it takes no more than an eighth of everything."""

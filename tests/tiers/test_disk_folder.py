@@ -3,6 +3,7 @@
 import fcntl
 import os
 import stat
+import subprocess
 from array import array
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -193,6 +194,29 @@ def test_what_is_not_as_it_was_written_is_removed(
     assert read(folder) == answer()
     count(folder)
     expect_true_totals(folder)
+
+
+def test_a_disk_that_can_only_be_read_goes_on_giving(tmp_path: Path) -> None:
+    """As Linux leaves one on which it has found damage (`errors=remount-ro`)."""
+    with small_disk(tmp_path / "disk") as disk:
+        folder = prepared(disk / "tier")
+        write(folder, [0, 1])
+        subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+        with pytest.raises(OSError, match="Read-only"):
+            folder.write(KEY, answer())
+        assert [read(folder, number) for number in range(3)] == [answer(0), answer(1), None]
+
+
+def test_what_is_damaged_and_cannot_be_removed_does_not_stay_open(folder: DiskFolder) -> None:
+    write(folder, [0])
+    damage_body(path_of(folder))
+    (folder.path / "totals").unlink()
+    (folder.path / "totals").mkdir()
+    descriptors = Path("/proc/self/fd")
+    before = set(descriptors.iterdir())
+    with pytest.raises(IsADirectoryError):
+        folder.open(KEY)
+    assert set(descriptors.iterdir()) == before
 
 
 @pytest.mark.parametrize("damage", [make_link, make_pipe, make_folder, make_foreign])
