@@ -594,6 +594,23 @@ async def test_image_is_read_back_from_the_store_after_a_restart(upstream: FakeI
     assert len(upstream.images_asked_for) == 1
 
 
+async def test_image_is_no_younger_in_the_store_than_in_memory(
+    proxy: WiredProxy, upstream: FakeImgproxy
+) -> None:
+    upstream.script(TARGET, image(BODY, b"Age: 3600"))
+    await ask(proxy.port, TARGET)
+    await proxy.until_idle()
+    proxy.clock.now += 10
+    from_memory = await ask(proxy.port, TARGET)
+    assert proxy.read_through is not None
+    proxy.read_through.forget(b"?rs:fit:300/plain/local:///a.jpg")
+    from_store = await ask(proxy.port, TARGET)
+
+    assert from_memory[b"Cache-Status"] == b"imgproxy-cache; hit; ttl=31532390; detail=memory"
+    assert from_store[b"Cache-Status"] == b"imgproxy-cache; hit; ttl=31532390; detail=store"
+    assert from_memory[b"Age"] == from_store[b"Age"] == b"3610"
+
+
 async def test_short_lived_image_is_kept_in_memory_and_not_in_the_store(
     proxy: WiredProxy, upstream: FakeImgproxy
 ) -> None:

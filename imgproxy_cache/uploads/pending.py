@@ -118,7 +118,7 @@ def image_from_upload(upload: Upload, accepted_at: float) -> Image:
         content_disposition=upload.content_disposition,
         path_sha256=sha256(upload.path).hexdigest(),
         content_sha256=content_sha256,
-        stored_at=time_in_words(int(accepted_at)),
+        stored_at=_stored_at(accepted_at, upload.kept),
     )
 
 
@@ -148,5 +148,14 @@ def image_from_spool(spooled: SpooledImage, body: bytes) -> Image:
         content_disposition=spooled.content_disposition,
         path_sha256=sha256(spooled.path.encode("ascii")).hexdigest(),
         content_sha256=spooled.content_sha256,
-        stored_at=time_in_words(int(spooled.accepted_at)),
+        stored_at=_stored_at(spooled.accepted_at, spooled.kept),
     )
+
+
+def _stored_at(accepted_at: float, kept: KeptAnswer | None) -> str:
+    """
+    The time from which those who read the image back count its age: earlier by that which it
+    came with, or it would be younger in the store than in the other tiers.
+    """
+    age = 0.0 if kept is None else kept.lifetimes.age
+    return time_in_words(int(accepted_at - age))

@@ -173,6 +173,19 @@ async def test_what_an_earlier_run_has_left_is_handed_over_where_it_says_how_to_
         assert await got(tier, 1, 2, 3) == [kept_as(1), None, kept_as(3)]
 
 
+async def test_the_age_with_which_an_image_came_counts_in_the_store_after_a_kill(
+    root: Path,
+) -> None:
+    old = kept_as(1)
+    leave_behind(root, replace(old, lifetimes=old.lifetimes._replace(age=3600)), None)
+    async with uploading(spool=root) as setup:
+        await setup.until(lambda: setup.recorded.count("stored") == 2)
+        stored_at = sorted(image.stored_at for image in setup.store.images.values())
+
+    # spooled a second and two after NOW
+    assert stored_at == [time_in_words(int(NOW) + 1 - 3600), time_in_words(int(NOW) + 2)]
+
+
 async def test_what_was_stored_before_a_kill_is_handed_over_after_it(root: Path) -> None:
     async with uploading() as before:
         before.uploads.offer(offered(kept_as(1)))
