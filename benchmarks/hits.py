@@ -25,6 +25,8 @@ CONNECTIONS = 32
 WARM_UP_SECONDS = 20.0
 RUN_UP_SECONDS = 0.1
 SECONDS = 0.5
+# Each gives some worker an image that it has not had: so many leave none out.
+PASSES_FOR_WORKERS = 10
 # Of the answers: else it is not hits that were measured.
 MOST_MISSES = 0.001
 
@@ -51,7 +53,11 @@ class _Peers:
 async def measure(
     folder: Path, *, cores: frozenset[int], workers: int, rounds: int, name: str
 ) -> list[Row]:
-    """Rows for images of 5 and 30 KB; the servers take turns, medians count."""
+    """
+    Rows for images of 5 and 30 KB; the servers take turns, medians count.
+
+    The machine's pace changes within seconds: each round is held against itself.
+    """
     rows = []
     async with (
         upstream_on_loopback() as upstream,
@@ -61,8 +67,11 @@ async def measure(
             upstream.answer_with(kilobytes * 1000, cache_control=STORABLE)
             targets = known_targets(kilobytes)
             for server in peers.all:
-                await warm_up(server, upstream, targets)
-            costs = await _costs(peers.all, upstream, targets, rounds)
+                await warm_up(server, upstream, targets, workers)
+            costs = [
+                [await _cost(server, upstream, targets) for server in peers.all]
+                for _ in range(rounds)
+            ]
             rows += _rows(f"{{}} of {kilobytes} KB{name}", kilobytes, costs)
     return rows
 
@@ -128,30 +137,26 @@ def known_targets(kilobytes: int) -> list[bytes]:
     return targets
 
 
-async def warm_up(server: Server, upstream: Upstream, targets: list[bytes]) -> None:
-    """Until nothing is asked of imgproxy any more, and then once for what a hit opens."""
+async def warm_up(
+    server: Server, upstream: Upstream, targets: list[bytes], workers: int = 1
+) -> None:
+    """
+    Until nothing is asked of imgproxy any more, and then for what a hit opens, in each worker:
+    which of them is asked is decided anew with each connection.
+    """
     asked = -1
     async with asyncio.timeout(WARM_UP_SECONDS):
         while asked != upstream.asked:
             asked = upstream.asked
-            async with asking(
-                server.port, iter(targets * 2), connections=CONNECTIONS, heads=HEADS
-            ) as tally:
-                await tally.finished.wait()
-                tally.expect_only_images(server.name)
+            await _ask(server, targets * 2)
+        for _ in range(PASSES_FOR_WORKERS if workers > 1 else 0):
+            await _ask(server, targets * 2)
 
 
-async def _costs(
-    servers: tuple[Server, ...], upstream: Upstream, targets: list[bytes], rounds: int
-) -> list[Cost]:
-    costs = [[await _cost(server, upstream, targets) for server in servers] for _ in range(rounds)]
-    return [
-        Cost(
-            median(cost.cpu_microseconds for cost in of_server),
-            median(cost.per_second for cost in of_server),
-        )
-        for of_server in zip(*costs, strict=True)
-    ]
+async def _ask(server: Server, targets: list[bytes]) -> None:
+    async with asking(server.port, iter(targets), connections=CONNECTIONS, heads=HEADS) as tally:
+        await tally.finished.wait()
+        tally.expect_only_images(server.name)
 
 
 async def _cost(server: Server, upstream: Upstream, targets: list[bytes]) -> Cost:
@@ -172,23 +177,33 @@ async def _cost(server: Server, upstream: Upstream, targets: list[bytes]) -> Cos
     return Cost(cpu / images * 1e6, images / seconds)
 
 
-def _rows(name: str, kilobytes: int, costs: list[Cost]) -> list[Row]:
-    memory, disk, *nginxes = costs
+def _rows(name: str, kilobytes: int, rounds: list[list[Cost]]) -> list[Row]:
+    memory, disk, *nginxes = zip(*rounds, strict=True)
     rows = []
     for tier, ours in (("memory", memory), ("disk", disk)):
         what = name.format(f"hit from {tier}")
         if not nginxes:
-            rows.append(Row(what, ours=str(ours), beside="nginx is not installed"))
+            rows.append(Row(what, ours=str(_typical(ours)), beside="nginx is not installed"))
         goals = LEAST_TIMES_OURS[tier, kilobytes]
         names = ("nginx", "with open_file_cache")
         for peer, theirs, at_least in zip(names, nginxes, goals, strict=False):
             rows.append(
                 Row(
                     what,
-                    ours=str(ours),
-                    beside=f"{peer} {theirs}",
-                    ratio=theirs.cpu_microseconds / ours.cpu_microseconds,
+                    ours=str(_typical(ours)),
+                    beside=f"{peer} {_typical(theirs)}",
+                    ratio=median(
+                        cost.cpu_microseconds / our_cost.cpu_microseconds
+                        for cost, our_cost in zip(theirs, ours, strict=True)
+                    ),
                     at_least=at_least,
                 )
             )
     return rows
+
+
+def _typical(costs: tuple[Cost, ...]) -> Cost:
+    return Cost(
+        median(cost.cpu_microseconds for cost in costs),
+        median(cost.per_second for cost in costs),
+    )
