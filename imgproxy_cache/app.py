@@ -23,9 +23,7 @@ from starlette.types import ASGIApp, Lifespan, Receive, Scope, Send
 from imgproxy_cache.admin import Check, admin_app
 from imgproxy_cache.asked_server import AskedServer
 from imgproxy_cache.buffer import Buffer
-from imgproxy_cache.core.cache_status import cache_status_of_hit
-from imgproxy_cache.core.hit import hit_fields, hit_head
-from imgproxy_cache.core.kept import KeptAnswer
+from imgproxy_cache.core.hit import HitHeads
 from imgproxy_cache.core.location import whereabouts
 from imgproxy_cache.errors import StoreError
 from imgproxy_cache.health import ImgproxyHealth
@@ -39,7 +37,6 @@ from imgproxy_cache.read_through.fast_lane import FastLane, HitEvents
 from imgproxy_cache.reading import RequestReader
 from imgproxy_cache.settings import Settings
 from imgproxy_cache.stores import ReadableStore, Store, open_store
-from imgproxy_cache.tiers import HeadAt
 from imgproxy_cache.tiers.descriptors import share_of_descriptors
 from imgproxy_cache.tiers.disk import open_disk_tier
 from imgproxy_cache.tiers.memory import MemoryTier
@@ -202,7 +199,7 @@ async def read_through_from(
                     given.disk_dir,
                     whereabouts(settings.store),
                     max_bytes=given.disk_bytes,
-                    head_at=_head_of_hits(b"disk"),
+                    heads=HitHeads(b"disk"),
                     now=now,
                     queue_bytes=settings.upload_queue_bytes,
                     queue_items=settings.upload_queue_items,
@@ -226,7 +223,7 @@ async def read_through_from(
                 max_bytes=given.memory_bytes,
                 max_items=MOST_ITEMS_IN_MEMORY,
                 max_files=share_of_descriptors(MOST_ITEMS_IN_MEMORY),
-                head_at=_head_of_hits(b"memory"),
+                heads=HitHeads(b"memory"),
             ),
             disk=disk,
             store=store_tier,
@@ -254,14 +251,6 @@ def fast_lane_of(
     if read_through is None or nearest is None or settings.log_level == "debug":
         return None
     return FastLane(read_through, nearest, events, now=now)
-
-
-def _head_of_hits(tier: bytes) -> HeadAt:
-    def head_at(kept: KeptAnswer, size: int, now: float) -> bytes:
-        status = cache_status_of_hit(kept.lifetimes, now, tier)
-        return hit_head(hit_fields(kept, now=now, cache_status=status, size=size), kept.status)
-
-    return head_at
 
 
 def uploads_from(

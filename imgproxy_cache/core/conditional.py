@@ -55,10 +55,9 @@ def reply(
     """
     How a `GET` or `HEAD` is answered from what is kept.
 
-    Names of `request_headers` are in lower case; the rest is as for
-    :func:`~imgproxy_cache.core.hit.hit_fields`.  Of several ranges none is
-    taken: the whole image is an answer to them too, and one that cannot be
-    abused.
+    Names of `request_headers` are in lower case, `request_id` is the client's, if it sent one,
+    and `size` that of the body, where `kept` comes without it.  Of several ranges none is taken:
+    the whole image is an answer to them too, and one that cannot be abused.
 
     Source: RFC 9110 sections 13.2.2 and 14.2
     """

@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import Final
 
 from imgproxy_cache.core.answer_fields import AnswerFields
+from imgproxy_cache.core.cache_status import cache_status_of_hit
 from imgproxy_cache.core.freshness import current_age
 from imgproxy_cache.core.headers import Headers
 from imgproxy_cache.core.http_date import http_date
@@ -115,44 +116,63 @@ def _field_value(text: str) -> bytes:
     return _CONTROLS.sub(b"", text.encode("latin-1", "replace"))
 
 
-def hit_fields(
-    kept: KeptAnswer,
-    *,
-    now: float,
-    cache_status: bytes,
-    request_id: bytes | None = None,
-    size: int | None = None,
-) -> Headers:
-    """
-    The fields of an answer that is made of what is kept.
-
-    `request_id` is the client's, if it sent one.  `size` is the body's, where `kept`
-    comes without it.
-    """
-    return [
-        *lasting_fields(kept, size=size),
-        *passing_fields(kept.lifetimes, now=now, cache_status=cache_status, request_id=request_id),
-    ]
-
-
 def hit_lines(
     kept: KeptAnswer, *, now: float, cache_status: bytes, request_id: bytes | None, size: int
 ) -> bytes:
-    """The lines of all that :func:`hit_fields` gives, in half the time that these take."""
+    """
+    The fields of an answer that is made of what is kept, as lines.
+
+    `request_id` is the client's, if it sent one.  `size` is the body's, for `kept` comes without.
+    """
+    passing = passing_lines(
+        kept.lifetimes, now=now, cache_status=cache_status, request_id=request_id
+    )
+    return lasting_lines(kept, size) + passing
+
+
+class HitHeads:
+    """
+    Heads of whole hits from a tier, as they are written on a connection of HTTP/1.1 that stays
+    open: what all hits of an answer have, and behind it what those of one second have.
+    """
+
+    def __init__(self, tier: bytes) -> None:
+        self._tier = tier
+
+    def lasting(self, kept: KeptAnswer, size: int) -> bytes:
+        return b"%b\r\n%b" % (status_line(kept.status), lasting_lines(kept, size))
+
+    def passing(self, lifetimes: Lifetimes, now: float) -> bytes:
+        status = cache_status_of_hit(lifetimes, now, self._tier)
+        return passing_lines(lifetimes, now=now, cache_status=status) + b"\r\n"
+
+
+def lasting_lines(kept: KeptAnswer, size: int) -> bytes:
+    """Those of :func:`lasting_fields`, in half the time that these take."""
     lines = [b"%b: %b\r\n" % field for field in kept.fields]
     if kept.status not in (204, 304):
         lines.append(b"Content-Length: %d\r\n" % size)
     if kept.status == 200:
         lines.append(b"ETag: %b\r\nAccept-Ranges: bytes\r\n" % entity_tag(kept))
-    lines.append(b"Age: %d\r\n" % current_age(kept.lifetimes, now))
-    if request_id is not None:
-        lines.append(b"X-Request-Id: %b\r\n" % request_id)
-    lines.append(b"Cache-Status: %b\r\n" % cache_status)
     return b"".join(lines)
 
 
+def passing_lines(
+    lifetimes: Lifetimes, *, now: float, cache_status: bytes, request_id: bytes | None = None
+) -> bytes:
+    """Those of :func:`passing_fields`."""
+    age = current_age(lifetimes, now)
+    if request_id is None:
+        return b"Age: %d\r\nCache-Status: %b\r\n" % (age, cache_status)
+    return b"Age: %d\r\nX-Request-Id: %b\r\nCache-Status: %b\r\n" % (age, request_id, cache_status)
+
+
 def lasting_fields(kept: KeptAnswer, *, size: int | None = None) -> Headers:
-    """The fields that all answers made of `kept` have: as for :func:`hit_fields`."""
+    """
+    The fields that all answers made of `kept` have.
+
+    `size` is the body's, where `kept` comes without it.
+    """
     fields = list(kept.fields)
     if kept.status not in (204, 304):
         fields.append((b"Content-Length", b"%d" % (len(kept.body) if size is None else size)))
@@ -168,7 +188,11 @@ def passing_fields(
     cache_status: bytes,
     request_id: bytes | None = None,
 ) -> Headers:
-    """The fields that are of one answer, or of one second: as for :func:`hit_fields`."""
+    """
+    The fields that are of one answer, or of one second.
+
+    `request_id` is the client's, if it sent one.
+    """
     fields = [(b"Age", b"%d" % current_age(lifetimes, now))]
     if request_id is not None:
         fields.append((b"X-Request-Id", request_id))
@@ -180,16 +204,6 @@ def passing_fields(
 def entity_tag(kept: KeptAnswer) -> bytes:
     """Our own strong entity tag: half a hash of the content is more than enough to tell it."""
     return b'"%b"' % kept.content_sha256[:32].encode("ascii")
-
-
-def hit_head(fields: Headers, status: int) -> bytes:
-    """
-    Status line and fields as they are written, on a connection of HTTP/1.1 that stays open.
-
-    The fields say where the body ends, if the status has one.
-    """
-    lines = [b": ".join(field) for field in fields]
-    return b"\r\n".join([status_line(status), *lines, b"", b""])
 
 
 def status_line(status: int) -> bytes:

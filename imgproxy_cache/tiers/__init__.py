@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from imgproxy_cache.core.kept import Kept, KeptAnswer, TierKey
+from imgproxy_cache.core.kept import Kept, KeptAnswer, Lifetimes, TierKey
 
-HeadAt = Callable[[KeptAnswer, int, float], bytes]
-"""
-Status line, fields and empty line of a hit: of an answer without its body, for a body of so
-many bytes, at a time in whole seconds since the epoch.
-"""
+
+class Heads(Protocol):
+    """Status line, fields and empty line of the hits of a tier: `lasting` and then `passing`."""
+
+    def lasting(self, kept: KeptAnswer, size: int) -> bytes:
+        """What all hits have: of an answer without its body, for a body of so many bytes."""
+
+    def passing(self, lifetimes: Lifetimes, now: float) -> bytes:
+        """What those have that are given at a time, in whole seconds since the epoch."""
 
 
 class Wire(Protocol):

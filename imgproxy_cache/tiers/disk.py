@@ -15,7 +15,7 @@ import structlog
 from imgproxy_cache.core.kept import Kept, KeptAnswer, Signpost, TierKey
 from imgproxy_cache.core.kept_file import read_kept_file
 from imgproxy_cache.errors import FolderError, KeptFileError
-from imgproxy_cache.tiers import Counts, HeadAt
+from imgproxy_cache.tiers import Counts, Heads
 from imgproxy_cache.tiers.descriptors import share_of_descriptors
 from imgproxy_cache.tiers.disk_folder import DiskFolder, OpenFile, was_received_later
 from imgproxy_cache.tiers.disk_reading import DiskReading
@@ -52,7 +52,7 @@ class DiskTier:
         folder: DiskFolder,
         reading: DiskReading,
         *,
-        head_at: HeadAt,
+        heads: Heads,
         now: Callable[[], float],
         max_open: int,
         queue_bytes: int,
@@ -69,7 +69,7 @@ class DiskTier:
         self._writing = DiskWriting(
             folder, self._counts, max_bytes=queue_bytes, max_items=queue_items
         )
-        self._files = OpenFiles(max_files=max_open, head_at=head_at, close=reading.close_file)
+        self._files = OpenFiles(max_files=max_open, heads=heads, close=reading.close_file)
         self._count_steps: Generator[None] | None = None
         self._said_at = -SAY_SECONDS
 
@@ -260,7 +260,7 @@ async def open_disk_tier(
     place: str,
     *,
     max_bytes: int,
-    head_at: HeadAt,
+    heads: Heads,
     now: Callable[[], float],
     queue_bytes: int,
     queue_items: int,
@@ -274,7 +274,7 @@ async def open_disk_tier(
     tier = DiskTier(
         folder,
         DiskReading(folder.open),
-        head_at=head_at,
+        heads=heads,
         now=now,
         max_open=share_of_descriptors(MOST_OPEN),
         queue_bytes=queue_bytes,

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from math import floor
 from typing import Final
 
 from imgproxy_cache.core.kept import Kept, KeptAnswer, Signpost, TierKey, without_body
-from imgproxy_cache.tiers import Counts, HeadAt, Wire
+from imgproxy_cache.tiers import Counts, Heads, Wire
+from imgproxy_cache.tiers.hit import Hit
 from imgproxy_cache.tiers.memory_file import MemoryFile, MemoryFiles, file_bytes
 from imgproxy_cache.tiers.s3_fifo import S3Fifo
 
@@ -24,43 +24,23 @@ LARGEST_SHARE = 8
 # What an entry takes besides the bytes of its strings (a head with no more than the fields that
 # are made for each hit among it), as tracemalloc sees it in CPython 3.11 to
 # 3.13 (tests/tiers/test_memory.py holds it against that): objects, tuples, the dictionary's part.
-ENTRY_BYTES = 1100
+ENTRY_BYTES = 1280
 FIELD_BYTES = 175
 
 
-class Held:
-    """
-    An answer in memory, its body there once.
+class Held(Hit):
+    """An answer in memory, its body there once."""
 
-    `metadata` is the answer without its body, `size` the body's.
-    """
+    __slots__ = ("_file", "_files", "_rest", "_wire")
 
-    __slots__ = (
-        "_file",
-        "_files",
-        "_from",
-        "_head",
-        "_head_at",
-        "_rest",
-        "_until",
-        "_wire",
-        "metadata",
-        "size",
-    )
-
-    def __init__(self, kept: KeptAnswer, head_at: HeadAt, files: MemoryFiles) -> None:
-        self.metadata = without_body(kept)
-        self.size = len(kept.body)
-        self._head_at = head_at
+    def __init__(self, kept: KeptAnswer, heads: Heads, files: MemoryFiles) -> None:
+        super().__init__(without_body(kept), len(kept.body), heads)
         self._files = files
         # The body is in one of three: in a file from the first hit on, the rest of a large one, or
         # behind the head in what is written.
         self._file: MemoryFile | None = None
         self._rest = kept.body if self.size > ONE_WRITE_BYTES else b""
         self._wire = b"" if self._rest else kept.body
-        self._head = b""
-        # When the head is right, and the answer fresh.
-        self._from = self._until = 0.0
 
     @property
     def kept(self) -> KeptAnswer:
@@ -89,19 +69,15 @@ class Held:
         return True
 
     def _make_head(self, now: float) -> None:
-        """That of the whole second: made once for each."""
-        second = float(floor(now))
-        head = self._head_at(self.metadata, self.size, second)
-        if not self._rest and not self._is_in_file():
-            self._wire = b"".join((head, memoryview(self._wire)[len(self._head) :]))
-        self._head = head
-        self._from = second
-        self._until = min(second + 1, self.metadata.lifetimes.fresh_until)
+        body = memoryview(self._wire)[len(self._head) :]
+        super()._make_head(now)
+        if not self._rest and not self._is_in_file(body):
+            self._wire = b"".join((self._head, body))
 
-    def _is_in_file(self) -> bool:
+    def _is_in_file(self, body: memoryview) -> bool:
         """Whether the body is in a file, where it comes when it may."""
         if self._file is None and may_be_in_file(self.size):
-            self._file = self._files.hold(memoryview(self._wire)[len(self._head) :])
+            self._file = self._files.hold(body)
             if self._file is not None:
                 self._wire = b""
         return self._file is not None
@@ -119,13 +95,13 @@ class MemoryTier:
 
     name: Final = "memory"
 
-    def __init__(self, *, max_bytes: int, max_items: int, max_files: int, head_at: HeadAt) -> None:
+    def __init__(self, *, max_bytes: int, max_items: int, max_files: int, heads: Heads) -> None:
         self._counts = Counts()
         self.entries: S3Fifo[Held | Signpost] = S3Fifo(max_bytes=max_bytes, max_items=max_items)
         self.find: Callable[[TierKey], Held | Signpost | None] = self.entries.find
         self.max_bytes = max_bytes
         self._largest = max_bytes // LARGEST_SHARE
-        self._head_at = head_at
+        self._heads = heads
         self._files = MemoryFiles(max_files)
 
     @property
@@ -156,7 +132,7 @@ class MemoryTier:
             return
         if self._files.most and may_be_in_file(len(kept.body)):
             size += file_bytes(len(kept.body)) - len(kept.body)
-        self.entries.put(key, Held(kept, self._head_at, self._files), size)
+        self.entries.put(key, Held(kept, self._heads, self._files), size)
 
     def remove(self, key: TierKey) -> None:
         self.entries.remove(key)

@@ -7,20 +7,20 @@ import os
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import replace
-from math import floor
 
 from imgproxy_cache.core.kept import KeptAnswer, Signpost, TierKey
-from imgproxy_cache.tiers import HeadAt, Wire
+from imgproxy_cache.tiers import Heads, Wire
 from imgproxy_cache.tiers.disk_folder import OpenFile
+from imgproxy_cache.tiers.hit import Hit
 
 # Reading more than this takes longer than the way to a thread and back (0.1 ms).
 MOST_NOW_BYTES = 1024 * 1024
 # Where the kernel cannot tell (below), what was read so lately is taken to be in its cache still.
 WARM_SECONDS = 30.0
 # What the kernel had in its cache so lately, it has: the file is sent from there.  That can wait
-# for the disk, but does not copy: 5 of 13 us for 30 KB.  It is asked again once a second, with
-# which the head becomes another one, whatever was sent meanwhile.
-SEND_SECONDS = 1.0
+# for the disk, but does not copy: 5 of 13 us for 30 KB.  What was not given in this second or the
+# one before is read, which asks the kernel.
+SEND_SECONDS = 2.0
 
 
 class PageCache:
@@ -50,41 +50,20 @@ class PageCache:
             return False
 
 
-class OnDisk:
-    """
-    An answer on disk, its file open.
+class OnDisk(Hit):
+    """An answer on disk, its file open."""
 
-    `metadata` is the answer without its body, `size` the body's.
-    """
-
-    __slots__ = (
-        "_body_at",
-        "_cache",
-        "_descriptor",
-        "_from",
-        "_head",
-        "_head_at",
-        "_read_at",
-        "_until",
-        "is_cold",
-        "metadata",
-        "size",
-    )
+    __slots__ = ("_body_at", "_cache", "_descriptor", "_read_at", "is_cold")
 
     def __init__(
-        self, file: OpenFile, metadata: KeptAnswer, cache: PageCache, head_at: HeadAt, now: float
+        self, file: OpenFile, metadata: KeptAnswer, cache: PageCache, heads: Heads, now: float
     ) -> None:
-        self.metadata = metadata
-        self.size = file.head.size
+        super().__init__(metadata, file.head.size, heads)
         self.is_cold = False
         """Its body could not be read without waiting."""
         self._descriptor = file.descriptor
         self._body_at = file.head.body_at
         self._cache = cache
-        self._head_at = head_at
-        self._head = b""
-        # When the head is right, the answer fresh, and the file in the kernel's cache.
-        self._from = self._until = 0.0
         self._read_at = now
 
     def give(self, now: float, wire: Wire) -> bool:
@@ -94,24 +73,25 @@ class OnDisk:
         False, and nothing is written, where it is not fresh, the body is large, or has to be
         waited for.
         """
-        if self._from <= now < self._until:
-            wire.send_file(self._head, self._descriptor, self._body_at, self.size)
-            return True
-        fresh_until = self.metadata.lifetimes.fresh_until
-        data = self._wire_at(now) if now < fresh_until else None
-        if data is None:
-            return False
-        wire.send(data)
-        self._from = float(floor(now))
-        self._until = min(self._from + SEND_SECONDS, fresh_until)
+        if not self._from <= now < self._until:
+            if now >= self.metadata.lifetimes.fresh_until:
+                return False
+            was_given_lately = self._from <= now < self._from + SEND_SECONDS
+            self._make_head(now)
+            if not was_given_lately:
+                return self._give_read(now, wire)
+        wire.send_file(self._head, self._descriptor, self._body_at, self.size)
         return True
 
-    def _wire_at(self, now: float) -> bytearray | None:
-        """What to write for a whole hit; None where the body is large, or has to be waited for."""
-        head = self._head = self._head_at(self.metadata, self.size, float(floor(now)))
-        wire = bytearray(len(head) + self.size) if self.size <= MOST_NOW_BYTES else bytearray()
-        wire[: len(head)] = head
-        return wire if self._read(memoryview(wire)[len(head) :], now) else None
+    def _give_read(self, now: float, wire: Wire) -> bool:
+        head = self._head
+        data = bytearray(len(head) + self.size) if self.size <= MOST_NOW_BYTES else bytearray()
+        data[: len(head)] = head
+        if not self._read(memoryview(data)[len(head) :], now):
+            self._from = self._until = 0.0
+            return False
+        wire.send(data)
+        return True
 
     def kept_at(self, now: float) -> KeptAnswer | None:
         """The whole answer; None as in :meth:`give`."""
@@ -148,9 +128,9 @@ class OpenFiles:
     any more.  `close` may wait for the disk, which frees what has no name when it is closed.
     """
 
-    def __init__(self, *, max_files: int, head_at: HeadAt, close: Callable[[int], object]) -> None:
+    def __init__(self, *, max_files: int, heads: Heads, close: Callable[[int], object]) -> None:
         self._max_files = max_files
-        self._head_at = head_at
+        self._heads = heads
         self._close = close
         self._cache = PageCache()
         self._entries: OrderedDict[TierKey, _Entry] = OrderedDict()
@@ -180,7 +160,7 @@ class OpenFiles:
         self.forget(key)
         kept = file.head.kept
         if not isinstance(kept, Signpost):
-            what: OnDisk | Signpost = OnDisk(file, kept, self._cache, self._head_at, now)
+            what: OnDisk | Signpost = OnDisk(file, kept, self._cache, self._heads, now)
         else:
             what = kept
         self._entries[key] = _Entry(file.descriptor, what, int(now))

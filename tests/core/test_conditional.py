@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from imgproxy_cache.core.conditional import Reply, is_plain, reply
 from imgproxy_cache.core.headers import Headers
-from imgproxy_cache.core.hit import hit_fields
+from imgproxy_cache.core.hit import lasting_fields
 from imgproxy_cache.core.kept import KeptAnswer, Lifetimes
 
 NOW = 1_700_000_000.0  # Tue, 14 Nov 2023 22:13:20 GMT
@@ -78,7 +78,7 @@ def dated(name: bytes, value: bytes, kept: KeptAnswer = KEPT) -> KeptAnswer:
 
 
 def test_plain_request_gets_the_whole_as_a_hit() -> None:
-    fields = hit_fields(KEPT, now=NOW, cache_status=HIT)
+    fields = [*lasting_fields(KEPT), AGE, CACHE_STATUS]
     assert replied() == Reply(200, fields, 0, 10)
     assert replied(method="HEAD") == Reply(200, fields, 0, 0)
 

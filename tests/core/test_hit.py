@@ -17,9 +17,8 @@ from imgproxy_cache.core.answer_fields import read_answer_fields
 from imgproxy_cache.core.cache_status import cache_status_of_hit
 from imgproxy_cache.core.headers import Headers
 from imgproxy_cache.core.hit import (
+    HitHeads,
     fields_of_stored_image,
-    hit_fields,
-    hit_head,
     hit_lines,
     kept_from_answer,
     lasting_fields,
@@ -52,11 +51,14 @@ ETAG = (b"ETag", b'"6105d6cc76af400325e94d588ce511be"')
 MEMORY = b"imgproxy-cache; hit; ttl=3600; detail=memory"
 
 
-def hit(kept: KeptAnswer = KEPT, seconds_later: float = 0, **given: Any) -> Headers:
+def hit(
+    kept: KeptAnswer = KEPT, seconds_later: float = 0, request_id: bytes | None = None
+) -> Headers:
+    """All fields of a hit."""
     now = NOW + seconds_later
     status = cache_status_of_hit(kept.lifetimes, now, b"memory")
-    arguments: dict[str, Any] = {"now": now, "cache_status": status}
-    return hit_fields(kept, **(arguments | given))
+    passing = passing_fields(kept.lifetimes, now=now, cache_status=status, request_id=request_id)
+    return [*lasting_fields(kept), *passing]
 
 
 def kept_of(
@@ -103,8 +105,7 @@ def test_cache_status_comes_behind_those_of_the_caches_before_us() -> None:
 
 
 def test_size_of_a_body_that_is_elsewhere_is_told() -> None:
-    kept = replace(KEPT, body=b"")
-    assert hit(kept, size=5) == hit(KEPT)
+    assert lasting_fields(replace(KEPT, body=b""), size=5) == lasting_fields(KEPT)
 
 
 @pytest.mark.parametrize(
@@ -121,16 +122,6 @@ def test_fields_about_the_body_are_those_that_the_status_has(
 ) -> None:
     kept = replace(KEPT, status=status, fields=())
     assert [name for name, _ in lasting_fields(kept)] == names
-
-
-def test_hit_is_what_lasts_and_what_passes() -> None:
-    given: dict[str, Any] = {
-        "now": NOW + 1,
-        "cache_status": b"imgproxy-cache; hit",
-        "request_id": b"a",
-    }
-    passing = passing_fields(KEPT.lifetimes, **given)
-    assert hit_fields(KEPT, **given) == [*lasting_fields(KEPT), *passing]
 
 
 # kept_from_answer
@@ -312,12 +303,13 @@ def test_lines_are_those_of_the_fields(
     fields: Headers, status: int, size: int, request_id: bytes | None
 ) -> None:
     kept = replace(KEPT, status=status, fields=tuple(fields), body=b"")
-    given: Any = {"now": NOW + 9, "cache_status": MEMORY, "request_id": request_id, "size": size}
-    lines = [b"%b: %b\r\n" % field for field in hit_fields(kept, **given)]
-    assert hit_lines(kept, **given) == b"".join(lines)
+    given: Any = {"now": NOW + 9, "cache_status": MEMORY, "request_id": request_id}
+    expected = [*lasting_fields(kept, size=size), *passing_fields(kept.lifetimes, **given)]
+    lines = [b"%b: %b\r\n" % field for field in expected]
+    assert hit_lines(kept, **given, size=size) == b"".join(lines)
 
 
-# hit_head
+# HitHeads
 
 
 class Wire:
@@ -333,10 +325,10 @@ class Wire:
         return None
 
 
-async def written_by_the_cycle(fields: Headers, status: int, body: bytes, method: str) -> bytes:
+async def written_by_the_cycle(fields: Headers, status: int, body: bytes) -> bytes:
     wire = Wire()
     transport = cast("asyncio.Transport", wire)
-    scope: MutableMapping[str, Any] = {"method": method, "http_version": "1.1"}
+    scope: MutableMapping[str, Any] = {"method": "GET", "http_version": "1.1"}
     cycle = AnswerCycle(
         cast("Any", scope),
         transport,
@@ -350,27 +342,6 @@ async def written_by_the_cycle(fields: Headers, status: int, body: bytes, method
     return wire.written
 
 
-@pytest.mark.parametrize("method", ["GET", "HEAD"])
-@pytest.mark.parametrize(
-    ("status", "fields", "body"),
-    [
-        pytest.param(200, hit(), b"image", id="image"),
-        pytest.param(206, [(b"Content-Length", b"2")], b"im", id="part"),
-        pytest.param(304, [ETAG, (b"Vary", b"Accept")], b"", id="not modified"),
-        pytest.param(404, [(b"Content-Length", b"0")], b"", id="not found"),
-        pytest.param(412, [(b"Content-Length", b"0")], b"", id="precondition failed"),
-        pytest.param(416, [(b"Content-Length", b"0")], b"", id="range not satisfiable"),
-        pytest.param(299, [(b"Content-Length", b"0")], b"", id="a status without a name"),
-        pytest.param(200, [(b"X-A", b""), (b"content-length", b"0")], b"", id="an empty field"),
-    ],
-)
-async def test_head_is_written_as_the_ordinary_path_writes_it(
-    status: int, fields: Headers, body: bytes, method: str
-) -> None:
-    written = await written_by_the_cycle(fields, status, body, method)
-    assert hit_head(fields, status) + (body if method == "GET" else b"") == written
-
-
 LINES = st.lists(
     st.tuples(
         st.text("ABab-", min_size=1).map(str.encode),
@@ -379,8 +350,10 @@ LINES = st.lists(
 )
 
 
-@given(lines=LINES, status=st.sampled_from([200, 206, 404, 416]))
-def test_any_head_is_written_as_the_ordinary_path_writes_it(lines: Headers, status: int) -> None:
-    fields = [*lines, (b"Content-Length", b"0")]
-    written = asyncio.run(written_by_the_cycle(fields, status, b"", "GET"))
-    assert hit_head(fields, status) == written
+@given(fields=LINES, status=st.sampled_from([200, 299, 404]))
+def test_head_is_written_as_the_ordinary_path_writes_it(fields: Headers, status: int) -> None:
+    kept = replace(KEPT, status=status, fields=tuple(fields))
+    written = asyncio.run(written_by_the_cycle(hit(kept, 9), status, kept.body))
+    heads = HitHeads(b"memory")
+    head = heads.lasting(kept, len(kept.body)) + heads.passing(kept.lifetimes, NOW + 9)
+    assert head + kept.body == written

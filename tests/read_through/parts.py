@@ -1,6 +1,7 @@
 """Read-through without local tiers, and the fields of what it is asked."""
 
 from imgproxy_cache.core.headers import Headers
+from imgproxy_cache.core.hit import HitHeads
 from imgproxy_cache.core.imgproxy_path import PathRules
 from imgproxy_cache.core.key import KeyRules
 from imgproxy_cache.core.request_fields import RequestFields, read_request_fields
@@ -15,9 +16,7 @@ RULES = PathRules()
 def read_through(store: StoreTier | None = None) -> ReadThrough:
     """With no tier but the store, if that."""
     return ReadThrough(
-        memory=MemoryTier(
-            max_bytes=0, max_items=0, max_files=0, head_at=lambda kept, size, now: b""
-        ),
+        memory=MemoryTier(max_bytes=0, max_items=0, max_files=0, heads=HitHeads(b"memory")),
         disk=None,
         store=store,
         path_rules=RULES,

@@ -21,7 +21,7 @@ from imgproxy_cache.tiers.on_disk import OnDisk
 from tests.faults.test_disk import small_disk
 from tests.tiers.answers import answer
 from tests.tiers.test_disk_folder import KEPT, read, received, spool_file, use_at
-from tests.tiers.tiers import MIB, PLACE, Clock, Written, disk_folder, disk_tier, head_at
+from tests.tiers.tiers import MIB, PLACE, Clock, Heads, Written, disk_folder, disk_tier
 
 KEY = tier_key(answer().name)
 
@@ -36,7 +36,7 @@ async def opened(root: Path, *, max_bytes: int = 64 * MIB) -> AsyncIterator[Disk
         root,
         PLACE,
         max_bytes=max_bytes,
-        head_at=head_at,
+        heads=Heads(),
         now=Clock(),
         queue_bytes=64 * MIB,
         queue_items=1000,

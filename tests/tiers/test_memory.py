@@ -5,37 +5,23 @@ from dataclasses import replace
 
 import pytest
 
+from imgproxy_cache.core.hit import HitHeads
 from imgproxy_cache.core.kept import KeptAnswer, Signpost, tier_key
 from imgproxy_cache.tiers.memory import LEAST_IN_FILE_BYTES, ONE_WRITE_BYTES, Held, MemoryTier
 from tests.tiers.answers import LIFETIMES, NOW, answer
-from tests.tiers.tiers import Written
+from tests.tiers.tiers import Heads, Written
 
 MIB = 1024 * 1024
-
-
-class Heads:
-    """Heads that say when they were made, and of what."""
-
-    def __init__(self) -> None:
-        self.made = 0
-
-    def __call__(self, metadata: KeptAnswer, size: int, now: float) -> bytes:
-        self.made += 1
-        return b"HTTP/1.1 %d\r\nContent-Length: %d\r\nAt: %.2f\r\n\r\n" % (
-            metadata.status,
-            size,
-            now,
-        )
 
 
 def memory(
     max_bytes: int = MIB,
     max_items: int = 1000,
     max_files: int = 10,
-    heads: Heads | None = None,
+    heads: Heads | HitHeads | None = None,
 ) -> MemoryTier:
     return MemoryTier(
-        max_bytes=max_bytes, max_items=max_items, max_files=max_files, head_at=heads or Heads()
+        max_bytes=max_bytes, max_items=max_items, max_files=max_files, heads=heads or Heads()
     )
 
 
@@ -88,12 +74,12 @@ def test_an_answer_is_ready_for_the_wire(body: bytes, max_files: int, expected: 
 def test_its_head_is_made_once_a_second(body: bytes) -> None:
     heads = Heads()
     found = held(answer(body=body), heads=heads)
-    assert heads.made == 0, "a put does not pay for it"
+    assert heads.made == [0, 0], "a put does not pay for it"
     assert given(found, 1_770_091_506.25) == given(found, 1_770_091_506.99)
-    assert heads.made == 1
+    assert heads.made == [1, 1]
     assert b"At: 1770091507.00\r\n" in given(found, 1_770_091_507.0)[0][1]
     assert b"At: 1770091500.00\r\n" in given(found, 1_770_091_500.5)[0][1], "the clock was set back"
-    assert heads.made == 3
+    assert heads.made == [1, 3], "only what passes is made anew"
     assert found.kept == answer(body=body)
 
 
@@ -199,12 +185,8 @@ def test_it_counts_what_interpreter_and_kernel_give_it(
             ),
         )
 
-    def head(kept: KeptAnswer, size: int, now: float) -> bytes:
-        """As long as a real one: status, age, length, entity tag, cache status."""
-        return b"x" * 240 + b"".join(b"%b: %b\r\n" % field for field in kept.fields)
-
     def fill(wire: Written) -> MemoryTier:
-        tier = MemoryTier(max_bytes=1024 * MIB, max_items=10_000, max_files=max_files, head_at=head)
+        tier = memory(1024 * MIB, 10_000, max_files, HitHeads(b"memory"))
         for number in range(500):
             kept = fresh(number)
             key = tier_key(kept.name)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from imgproxy_cache.core.image import Image, image_from_answer
-from imgproxy_cache.core.kept import Kept, KeptAnswer, TierKey
+from imgproxy_cache.core.kept import Kept, KeptAnswer, Lifetimes, TierKey
 from imgproxy_cache.core.key import key_from_target, stored_name_from_target
 from imgproxy_cache.stores import Store
 from imgproxy_cache.stores.reader import Reader
@@ -24,9 +24,19 @@ PLACE = "s3://images/processed"
 MIB = 1024 * 1024
 
 
-def head_at(metadata: KeptAnswer, size: int, now: float) -> bytes:
-    """A head that says when it was made, and of what."""
-    return b"HTTP/1.1 %d\r\nContent-Length: %d\r\nAt: %.2f\r\n\r\n" % (metadata.status, size, now)
+class Heads:
+    """Heads that say when they were made, and of what; `made` counts what lasts and what passes."""
+
+    def __init__(self) -> None:
+        self.made = [0, 0]
+
+    def lasting(self, kept: KeptAnswer, size: int) -> bytes:
+        self.made[0] += 1
+        return b"HTTP/1.1 %d\r\nContent-Length: %d\r\n" % (kept.status, size)
+
+    def passing(self, lifetimes: Lifetimes, now: float) -> bytes:
+        self.made[1] += 1
+        return b"At: %.2f\r\n\r\n" % now
 
 
 class Written:
@@ -58,7 +68,7 @@ class InMemory:
 
     def __init__(self, *, max_bytes: int, max_items: int) -> None:
         self._tier = MemoryTier(
-            max_bytes=max_bytes, max_items=max_items, max_files=100, head_at=head_at
+            max_bytes=max_bytes, max_items=max_items, max_files=100, heads=Heads()
         )
 
     @property
@@ -166,7 +176,7 @@ async def disk_tier(
     tier = DiskTier(
         folder,
         DiskReading(folder.open, read_seconds=read_seconds),
-        head_at=head_at,
+        heads=Heads(),
         now=clock or Clock(),
         max_open=max_open,
         queue_bytes=queue_bytes,
