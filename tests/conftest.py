@@ -6,8 +6,12 @@ from collections.abc import Callable, Iterator, Mapping
 
 import pytest
 import uvloop
+from hypothesis import settings
 
 pytest_plugins = ["tests.servers.fixtures", "tests.skips"]
+# How long an example takes is a matter of what else the machine does.
+settings.register_profile("busy machine", settings(), deadline=None)
+settings.load_profile("busy machine")
 
 
 def pytest_asyncio_loop_factories(

@@ -598,7 +598,7 @@ ENDS = st.sampled_from([b""] * 6 + [b"\r\n", request(b"/b"), *BODIES])
 READ_SECONDS = 0.005
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     lines=LINES,
     body=st.sampled_from(BODIES),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import select
 import socket
 import subprocess
 import sys
@@ -14,7 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.servers.engine import ROOT, RunningEngine, read_answer, request, running_engine
+from tests.servers.engine import (
+    ROOT,
+    RunningEngine,
+    first_to_answer,
+    read_answer,
+    request,
+    running_engine,
+)
 from tests.servers.source import TapeSource, tape_source
 
 SMALL = "/_/rs:fit:32:32/plain/local:///chelsea.jpg"
@@ -156,7 +162,7 @@ def test_client_that_leaves_the_queue_is_forgotten(source: TapeSource) -> None:
         working = send(slow(source))
         assert source.waiting.acquire(timeout=10)
         rivals = [send(slow(source)), send(slow(source))]
-        [refused], _, _ = select.select(rivals, [], [], 10)
+        refused = first_to_answer(rivals)
         assert read_answer(refused).status == 429
         rivals.remove(refused)
         rivals[0].close()  # this one is in the queue, and leaves it
@@ -249,6 +255,7 @@ def test_part_of_a_raw_file(
     assert (len(answer.body), answer["content-length"]) == (length, str(length))
 
 
+@pytest.mark.slow
 def test_memory_stays_flat() -> None:
     """Server and all: 2,000 renders are in test_render, 100,000 in ``make soak``."""
     targets = [

@@ -31,7 +31,7 @@ def test_svg_is_known_by_its_root_element(source: bytes, name: str | None) -> No
 
 @pytest.mark.parametrize("piece", [b"<!--", b"<", b"<a:", b" <", b"<a.-"])
 def test_telling_takes_no_time_whatever_the_bytes(piece: bytes) -> None:
-    began = time.monotonic()
+    began = time.process_time()
     with pytest.raises(InvalidSource):
         format_of(piece * (SIGNATURE_BYTES // len(piece)))
-    assert time.monotonic() - began < 0.5
+    assert time.process_time() - began < 0.5

@@ -520,6 +520,7 @@ with ThreadPoolExecutor(4) as threads:
 """
 
 
+@pytest.mark.slow
 def test_hostile_drawings_in_many_threads_do_no_harm() -> None:
     command = [sys.executable, "-c", HOSTILE_DRAWINGS]  # a process of its own, for it may die
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
@@ -539,6 +540,7 @@ def resident_megabytes() -> float:
     return int(re.findall(r"VmRSS:\s+(\d+) kB", status)[0]) / 1024
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's /proc")
 def test_memory_stays_flat_over_two_thousand_renders() -> None:
     small = encoded(Image.open(io.BytesIO(CAT)).resize((90, 60)), "JPEG")

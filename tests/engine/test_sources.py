@@ -538,9 +538,9 @@ def is_refused(text: str) -> bool:
     )
 
 
+@pytest.mark.slow
 @settings(
     max_examples=1000,
-    deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 @given(sources=st.lists(HOSTILE, min_size=10, max_size=10))

@@ -121,7 +121,7 @@ def test_a_billion_laughs_are_not_laughed() -> None:
     entities = "".join(
         f"<!ENTITY l{n} '{f'&l{n - 1};' * 10}'>" if n else "<!ENTITY l0 'ha'>" for n in range(10)
     )
-    began = time.monotonic()
+    began = time.process_time()
     with pytest.raises(BrokenSvg):
         sanitized(f"<!DOCTYPE svg [{entities}]><svg>&l9;</svg>".encode())
-    assert time.monotonic() - began < 5
+    assert time.process_time() - began < 5

@@ -1,5 +1,5 @@
 """
-Runs a program and fails it at one of its system calls, where there is no strace.
+Runs a program and fails it at one of its system calls, without strace.
 
 ``failing_call.py rename KILL 3 PROGRAM ROOT``: the third rename kills; or fails, with the name
 of an errno in place of KILL.  What Python calls is what the system would be asked for.

@@ -14,6 +14,7 @@ from imgproxy_cache.core.key import Key
 from imgproxy_cache.private_folder import store_folder
 from imgproxy_cache.uploads.spool import open_spool, read_spooled
 from imgproxy_cache.uploads.spool_folder import quarantined
+from tests.faults.form import IS_LONG
 from tests.spooled import spooled
 
 PROGRAM = """
@@ -53,14 +54,15 @@ def has_strace() -> bool:
     return False
 
 
-HAS_STRACE = has_strace()
+# What Python calls is failed at once; strace, which sees every call, makes a process twice as dear.
+WITH_STRACE = IS_LONG and has_strace()
 
 
 def failed_at(
     root: Path, syscall: str, fault: str, number: int, program: str = PROGRAM
 ) -> subprocess.CompletedProcess[str]:
     """A program, killed at (or refused) the so-manieth of these system calls."""
-    if HAS_STRACE:
+    if WITH_STRACE:
         injection = "signal=KILL" if fault == "KILL" else f"error={fault}"
         command = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", f"trace={syscall}"]
         command += ["-e", f"inject={syscall}:{injection}:when={number}"]

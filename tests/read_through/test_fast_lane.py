@@ -160,7 +160,7 @@ Scripted = tuple[bytes, bytes, bytes, list[bytes], int]
 Asked = tuple[bytes, bytes, list[bytes], float]
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     environ=ENVIRONS,
     scripted=st.tuples(ANSWERS, ANSWERS),

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import selectors
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -82,6 +83,15 @@ def request(target: bytes | str, method: str = "GET", headers: Headers | None = 
     fields = [("Host", "img.example"), ("Connection", "close"), *(headers or [])]
     head = "".join(f"{name}: {value}\r\n" for name, value in fields).encode("latin-1")
     return method.encode() + b" " + raw + b" HTTP/1.1\r\n" + head + b"\r\n"
+
+
+def first_to_answer(connections: Iterable[socket.socket]) -> socket.socket:
+    with selectors.DefaultSelector() as selector:
+        for connection in connections:
+            selector.register(connection, selectors.EVENT_READ, connection)
+        [(first, _), *_] = selector.select(ANSWER_SECONDS)
+    found: socket.socket = first.data
+    return found
 
 
 def read_answer(connection: socket.socket) -> WireAnswer:

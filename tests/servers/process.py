@@ -1,5 +1,6 @@
 """A server of somebody else's, run as a process for the length of a ``with`` block."""
 
+import random
 import socket
 import subprocess
 import tempfile
@@ -8,13 +9,29 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+PORTS = range(10_000, 32_768)
+"""Below those that a system gives to whoever connects, or binds port 0."""
+_KEPT: list[socket.socket] = []
+
 
 def free_port() -> int:
-    """A TCP port of 127.0.0.1 that nobody listened on a moment ago."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
+    """
+    A TCP port of 127.0.0.1 that nobody listens on, and that no other call gives.
+
+    Not even in another process, as long as this one lives: a UDP socket says that it is taken.
+    """
+    while True:
+        port = random.choice(PORTS)
+        with socket.socket() as listener:
+            taken = socket.socket(type=socket.SOCK_DGRAM)
+            try:
+                taken.bind(("127.0.0.1", port))
+                listener.bind(("127.0.0.1", port))
+            except OSError:
+                taken.close()
+            else:
+                _KEPT.append(taken)
+                return port
 
 
 @contextmanager

@@ -5,6 +5,7 @@ Used as a ``with`` block, or through the fixtures of ``fixtures.py``.  Buckets a
 made and read by botocore, which is not the client that the product writes with.
 """
 
+import functools
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -58,7 +59,7 @@ class S3Server:
 
     def client(self) -> Any:
         """A botocore S3 client with the root account's keys."""
-        return botocore.session.Session().create_client(
+        return _session().create_client(
             "s3",
             endpoint_url=self.endpoint,
             region_name=REGION,
@@ -139,6 +140,12 @@ def s3_server(folder: Path, *, tls: bool = False) -> Iterator[S3Server]:
     environ = {"PATH": os.environ["PATH"], "HOME": str(folder)}
     with running(command, port=port, env=environ) as process:
         yield replace(server, pid=process.pid)
+
+
+@functools.cache
+def _session() -> Any:
+    """One for all: each reads what S3 is anew, which takes 120 ms, and a client of it 6."""
+    return botocore.session.Session()
 
 
 def _certificate(folder: Path) -> Path:

@@ -86,7 +86,7 @@ def keys(name: str) -> dict[str, str]:
 
 async def when_keys_are_renewed(work: Callable[[], Awaitable[T]]) -> T:
     """obstore asks at most every tenth of a second: until then the old keys are refused."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         while True:
             with suppress(StoreError):
                 return await work()

@@ -274,7 +274,7 @@ async def test_what_is_put_is_counted(tier: Settled) -> None:
     assert counts.bytes >= len(answer().body)
 
 
-@settings(max_examples=50, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=50, suppress_health_check=list(HealthCheck))
 @given(
     steps=st.lists(
         st.tuples(st.sampled_from(["put", "get", "remove", "settle"]), st.integers(0, 6)),

@@ -699,7 +699,7 @@ OUTCOMES: dict[str, BaseException | None] = {
 }
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     steps=st.lists(
         st.sampled_from([*OUTCOMES, "time passes", "cancelled"]),
