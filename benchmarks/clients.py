@@ -117,8 +117,10 @@ class Tally:
         self.statuses: Counter[int] = Counter()
         self.seconds: list[float] = []
         """How long each answer took, its body included."""
+        self.all_asked = asyncio.Event()
+        """Set when there was nothing left to ask for."""
         self.finished = asyncio.Event()
-        """Set when there was nothing left to ask for, and all is answered."""
+        """Set when all that was asked for is answered as well."""
 
     @property
     def images(self) -> int:
@@ -155,6 +157,7 @@ async def asking(
         if target is not None:
             client.ask(target)
             return
+        tally.all_asked.set()
         idle += 1
         if idle == connections:
             tally.finished.set()
