@@ -36,6 +36,7 @@ from imgproxy_cache.core.cache_status import (
     cache_status_of_hit,
     cache_status_of_stale,
 )
+from imgproxy_cache.core.http_date import http_date
 from imgproxy_cache.core.key import KeyRules
 from imgproxy_cache.core.policy import StorageRules
 from imgproxy_cache.core.printable import printable_target
@@ -238,7 +239,8 @@ class Proxy:
             if request.resource is not None:
                 outcome = await self._give_instead(found, passenger, answer)
             if outcome is None:
-                await _relay(passenger, answer, self._forwarded(request, found), collapsed)
+                forwarded = self._forwarded(request, found)
+                await _relay(passenger, answer, forwarded, collapsed, self._now)
                 outcome = str(flight.why_not_stored or STORED)
         except ClientGone:
             outcome = CLIENT_GONE
@@ -405,7 +407,11 @@ def _board(flight: Flight, client: Client) -> Passenger:
 
 
 async def _relay(
-    passenger: Passenger, answer: Answer, forwarded: Forwarded, collapsed: bool
+    passenger: Passenger,
+    answer: Answer,
+    forwarded: Forwarded,
+    collapsed: bool,
+    now: Callable[[], float],
 ) -> None:
     flight, request = passenger.flight, answer.request
     headers = answer_headers(
@@ -414,6 +420,8 @@ async def _relay(
         request_id=(request.fields.request_id or new_request_id()) if collapsed else None,
         hides_etag=request.resource is not None,
     )
+    if b"date" not in flight.fields.by_name:  # RFC 9110 section 6.6.1
+        headers.append((b"Date", http_date(int(now()))))
     answer.begin(flight.status, headers)
     if not flight.is_over and flight.chunk(0) is None:
         # The head waits for the first bytes of a body, to go with them; not for imgproxy.

@@ -147,7 +147,7 @@ async def test_fields_of_an_answer_reach_the_client_in_order_and_case(
     proxy: WiredProxy, upstream: FakeImgproxy
 ) -> None:
     fields = [b"X-One: 1", b"Set-Cookie: a", b"x-two: \xe4", b"Set-Cookie: b", b'ETag: W/"x"']
-    upstream.script(TARGET, head(*fields, b"Content-Length: 2") + b"ok")
+    upstream.script(TARGET, head(*fields, b"Content-Length: 2", b"date: once") + b"ok")
     answer = await ask(proxy.port, TARGET)
 
     assert answer.fields == [
@@ -157,9 +157,22 @@ async def test_fields_of_an_answer_reach_the_client_in_order_and_case(
         (b"Set-Cookie", b"b"),
         (b"ETag", b'W/"x"'),
         (b"Content-Length", b"2"),
+        (b"date", b"once"),
         (b"Cache-Status", b"imgproxy-cache; fwd=uri-miss; detail=set-cookie"),
         (b"Connection", b"close"),
     ]
+
+
+@pytest.mark.parametrize("read_through", ["false", "true"])
+async def test_answer_without_a_date_gets_that_of_its_arrival(
+    upstream: FakeImgproxy, read_through: str
+) -> None:
+    upstream.script(TARGET, image(b"hello"))
+    async with wired_proxy(upstream.port, CACHE_READ_THROUGH=read_through) as proxy:
+        dates = [(await ask(proxy.port, TARGET)).all(b"Date") for _ in range(2)]
+
+    # TZ=UTC date -d @1750000000: of the proxy's clock
+    assert dates == [[b"Sun, 15 Jun 2025 15:06:40 GMT"]] * 2
 
 
 async def test_hop_by_hop_fields_of_an_answer_stay_with_us(
