@@ -237,7 +237,7 @@ class Proxy:
                 await self._beginning(passenger, found)
             outcome = None
             if request.resource is not None:
-                outcome = await self._give_instead(found, passenger, answer)
+                outcome = await self._give_instead(found, passenger, answer, collapsed)
             if outcome is None:
                 forwarded = self._forwarded(request, found)
                 await _relay(passenger, answer, forwarded, collapsed, self._now)
@@ -328,7 +328,7 @@ class Proxy:
         flight.fill.landed(flight)
 
     async def _give_instead(
-        self, found: Found | None, passenger: Passenger, answer: Answer
+        self, found: Found | None, passenger: Passenger, answer: Answer, collapsed: bool
     ) -> str | None:
         """Give what is kept in the place of imgproxy's answer, where that is better."""
         flight = passenger.flight
@@ -347,9 +347,8 @@ class Proxy:
                 raise flight.error  # nothing was sent yet: an answer of its own is still possible
             kept = None if flight.is_streaming else await fill.whole()
             if kept is not None:
-                status = cache_status(
-                    None, collapsed=False, forwarded=self._forwarded(answer.request, found)
-                )
+                forwarded = self._forwarded(answer.request, found)
+                status = cache_status(None, collapsed=collapsed, forwarded=forwarded)
                 whole = found_in(b"upstream", kept)
                 await give(whole, answer, now=self._now(), cache_status=status)
                 return STORED

@@ -174,6 +174,24 @@ async def test_part_of_an_image_that_is_not_kept_yet_is_cut_out_of_the_whole(
     assert received.all(b"range") == received.all(b"if-none-match") == []
 
 
+async def test_part_of_an_image_that_another_waits_for_is_cut_out_of_that(
+    proxy: WiredProxy, upstream: FakeImgproxy
+) -> None:
+    gate = Gate()
+    upstream.script(TARGET, gate, image(BODY))
+
+    whole = asyncio.create_task(ask(proxy.port, TARGET))
+    await gate.reached.wait()
+    part = asyncio.create_task(ask(proxy.port, TARGET, b"Range: bytes=1-2"))
+    while len(proxy.state.tasks) < 2:
+        await asyncio.sleep(0)
+    gate.open.set()
+
+    assert ((await whole).body, (await part).body) == (BODY, BODY[1:3])
+    assert (await part)[b"Cache-Status"] == b"imgproxy-cache; fwd=uri-miss; collapsed; stored"
+    assert len(upstream.images_asked_for) == 1
+
+
 async def test_client_that_has_the_image_is_told_so(
     proxy: WiredProxy, upstream: FakeImgproxy
 ) -> None:
