@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import ctypes
 import gc
+import itertools
 import multiprocessing
 import os
 import resource
@@ -344,6 +345,8 @@ class _Workers:
             self._replace_the_dead()
         for process in self._processes:
             process.terminate()
+        for listener in itertools.chain(*self._sockets):
+            listener.close()  # while one is open its port is, and who connects waits for nobody
         give_up = time.monotonic() + self._settings.drain_seconds + 1
         for process in self._processes:
             process.join(max(0, give_up - time.monotonic()))

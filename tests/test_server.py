@@ -154,12 +154,15 @@ async def test_stop_of_an_idle_server_exits_0(
     assert proxy.events("server.logged") == []
 
 
-async def test_stop_lets_answers_in_flight_finish_and_stores_them(imgproxy: FakeImgproxy) -> None:
+@pytest.mark.parametrize("workers", ["1", "2"])
+async def test_stop_lets_answers_in_flight_finish_and_nobody_else_in(
+    imgproxy: FakeImgproxy, workers: str
+) -> None:
     gate = Gate()
     whole = image(BODY)
     imgproxy.script(TARGET, whole[:5000], gate, whole[5000:])
     async with (
-        running_proxy(imgproxy.port, CACHE_DRAIN_SECONDS="20") as proxy,
+        running_proxy(imgproxy.port, CACHE_DRAIN_SECONDS="20", WEB_CONCURRENCY=workers) as proxy,
         connected(proxy.port) as wire,
     ):
         wire.send(request(TARGET))
