@@ -5,6 +5,7 @@ import os
 import shlex
 import signal
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -66,6 +67,8 @@ class _Options(ServerOptions):  # type: ignore[misc] # supervisor has no types
     """supervisord as the parent of two programs that a container, or a terminal, looks at."""
 
     def __init__(self) -> None:
+        # For log files, of which there are none: a container that can only be read has no other.
+        tempfile.tempdir = "/"
         super().__init__()
         self.first, self.test = True, False
         self.wait_status: dict[int, int] = {}

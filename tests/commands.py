@@ -21,10 +21,12 @@ class Finished:
     err: str
 
 
-def imgproxy_cache(*arguments: str, environ: Mapping[str, str] | None = None) -> Finished:
-    """Run a command to its end."""
+def imgproxy_cache(
+    *arguments: str, environ: Mapping[str, str] | None = None, before: str = ""
+) -> Finished:
+    """Run a command to its end; the shell does what is to be done `before`, such as `ulimit`."""
     done = subprocess.run(
-        [*IMGPROXY_CACHE, *arguments],
+        ["sh", "-c", f'{before}\nexec "$@"', "sh", *IMGPROXY_CACHE, *arguments],
         env=environment(environ),
         capture_output=True,
         text=True,

@@ -126,6 +126,22 @@ def test_status_of_the_program_that_ended_is_ours(
         assert run.says(f"imgproxy-cache run: imgproxy exited with status {status}, stopping\n")
 
 
+@pytest.mark.parametrize(
+    "limit",
+    [
+        pytest.param("-f 0", id="no folder can be written"),
+        pytest.param("-n 256", id="few descriptors"),
+    ],
+)
+def test_programs_are_started_on_a_machine_that_has_little(
+    settings: dict[str, str], tmp_path: Path, limit: str
+) -> None:
+    imgproxy = program(tmp_path, "exit 3")
+    done = imgproxy_cache("run", environ=settings | imgproxy, before=f"ulimit {limit}")
+    assert "imgproxy-cache run: imgproxy exited with status 3, stopping\n" in done.err
+    assert done.status == 3
+
+
 def test_stop_in_the_first_moments_is_not_lost(settings: dict[str, str], output: Path) -> None:
     with started("run", environ=settings, output=output) as run:
         run.until("Waiting for imgproxy")
