@@ -105,7 +105,7 @@ class ListenError(ImgproxyCacheError):
 
 
 class FolderError(ImgproxyCacheError):
-    """A folder that was named for us alone is not."""
+    """A folder that was named for us alone is not, or one that we need cannot be made."""
 
 
 class SpoolError(ImgproxyCacheError):

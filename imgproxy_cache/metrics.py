@@ -3,7 +3,7 @@ What is counted, for Prometheus.
 
 What happens with each request is tallied, and handed over with the levels (queues,
 buffers, connections) once a second and at each scrape.  With several workers prometheus-client
-keeps the figures in files that all of them share (``PROMETHEUS_MULTIPROC_DIR``),
+keeps the figures in files that all of them share (in :data:`FIGURES_DIR`),
 so that any worker answers for all.
 """
 
@@ -30,6 +30,8 @@ from imgproxy_cache.read_through.fast_lane import HitsAtOnce
 from imgproxy_cache.tiers import Counted
 
 PREFIX = "imgproxy_cache"
+# The variable of prometheus-client's that names the folder.
+FIGURES_DIR = "PROMETHEUS_MULTIPROC_DIR"
 # From an answer out of memory to imgproxy's own time-out.
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 # From an upload at once to one after a long outage.
@@ -277,7 +279,7 @@ class Metrics:
     def text(self) -> bytes:
         """All figures in Prometheus' text format."""
         self.read_levels()
-        if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+        if FIGURES_DIR not in os.environ:
             return generate_latest(self._registry)
         of_all_workers = CollectorRegistry()
         MultiProcessCollector(of_all_workers)  # type: ignore[no-untyped-call]
@@ -347,7 +349,7 @@ class _Tallied:
 
 def _forget_dead_workers() -> None:
     """Remove the levels of workers that are no more; their counts stay."""
-    folder = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
+    folder = os.environ.get(FIGURES_DIR)
     for file in Path(folder).glob("gauge_live*_*.db") if folder else ():
         pid = file.stem.rpartition("_")[2]
         if pid.isdigit() and not Path("/proc", pid).exists():

@@ -22,6 +22,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Iterator
 from functools import partial
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
@@ -35,10 +36,10 @@ from imgproxy_cache import log as logging_setup
 from imgproxy_cache.app import LAST_UPLOADS_SECONDS, health_of, proxy_app
 from imgproxy_cache.asked_server import AskedServer
 from imgproxy_cache.core.printable import printable_target
-from imgproxy_cache.errors import SpoolError
+from imgproxy_cache.errors import FolderError, SpoolError
 from imgproxy_cache.leaving import leave
 from imgproxy_cache.listen import bound
-from imgproxy_cache.metrics import Metrics
+from imgproxy_cache.metrics import FIGURES_DIR, Metrics
 from imgproxy_cache.private_folder import make_private as make_folder_private
 from imgproxy_cache.protocol import ClientConnection
 from imgproxy_cache.refusals import Refusal
@@ -70,7 +71,7 @@ def serve(settings: Settings) -> int:
     Raises:
         ListenError: an address cannot be listened on
         SpoolError: the folder that was named for the spool is not ours alone
-        FolderError: nor is that of the disk tier
+        FolderError: nor is that of the disk tier, or several workers have none for their figures
         StoreError: the store cannot even be described
     """
     info_log = logging_setup.configure(settings.log_level, settings.log_format)
@@ -83,6 +84,7 @@ def serve(settings: Settings) -> int:
     with contextlib.ExitStack() as stack:
         public = stack.enter_context(bound(settings.bind))
         admin = stack.enter_context(bound((settings.admin_bind,) if settings.admin_bind else ()))
+        stack.enter_context(_figures_apart(settings))
         uvloop.run(_open_the_store_once(settings))
         status = uvloop.run(_wait_for_imgproxy(settings))
         if status is not None:
@@ -90,9 +92,27 @@ def serve(settings: Settings) -> int:
         _exit_when_signalled()
         if settings.workers == 1:
             return _work(settings, info_log, public, admin)
-        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="imgproxy-cache-metrics-"))
-        os.environ.setdefault("PROMETHEUS_MULTIPROC_DIR", folder)
         return _Workers(settings, public, admin).run()
+
+
+@contextlib.contextmanager
+def _figures_apart(settings: Settings) -> Iterator[None]:
+    """
+    Have several workers keep their figures in a folder of ours, from where each shows all.
+
+    prometheus-client does so wherever this variable is set: one that other programs share, whose
+    figures are not ours, is not used even by a single worker.
+    """
+    if settings.workers == 1 and FIGURES_DIR not in os.environ:
+        yield
+        return
+    try:
+        folder = tempfile.TemporaryDirectory(prefix="imgproxy-cache-metrics-")
+    except OSError as exc:
+        hint = "let TMPDIR name one that can be written, or leave WEB_CONCURRENCY at 1"
+        raise FolderError(f"no folder for the figures of workers: {exc.strerror}: {hint}") from exc
+    with folder as os.environ[FIGURES_DIR]:
+        yield
 
 
 def _exit_when_signalled() -> None:

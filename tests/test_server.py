@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.commands import imgproxy_cache
 from tests.servers.process import free_port
-from tests.servers.proxy import RunningProxy, running_proxy, started_proxy
+from tests.servers.proxy import ROOT, RunningProxy, running_proxy, started_proxy
 from tests.servers.upstreams import End, FakeImgproxy, Gate, fake_imgproxy, head, image
 from tests.wire import Wire, ask, connected, request
 
@@ -352,6 +353,36 @@ async def test_metrics_show_the_figures_of_all_workers(imgproxy: FakeImgproxy) -
                 await asyncio.sleep(0.05)
         assert metrics["upstream_in_use_limit"] == 200
         assert await proxy.stop() == 0
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+@pytest.mark.parametrize("shared", ["", "/nowhere"])
+async def test_figures_are_not_kept_where_other_programs_have_theirs(
+    imgproxy: FakeImgproxy, workers: str, shared: str
+) -> None:
+    async with running_proxy(
+        imgproxy.port, WEB_CONCURRENCY=workers, PROMETHEUS_MULTIPROC_DIR=shared
+    ) as proxy:
+        limit = (await proxy.metrics())["upstream_in_use_limit"]
+        assert await proxy.stop() == 0
+
+    assert limit in {100, 200}  # the other worker may not be there yet
+    assert [path.name for path in ROOT.glob("*.db")] == []
+
+
+def test_several_workers_that_cannot_share_their_figures_are_one_clear_line() -> None:
+    settings = {
+        "CACHE_STORE_URL": "file:///nowhere",
+        "IMGPROXY_BIND": f"127.0.0.1:{free_port()}",
+        "CACHE_ADMIN_BIND": "",
+        "WEB_CONCURRENCY": "2",
+    }
+    done = imgproxy_cache("serve", environ=settings, before="ulimit -f 0")
+
+    assert done.status == 1
+    assert done.err.startswith("no folder for the figures of workers: ")
+    assert "TMPDIR" in done.err
+    assert done.err.count("\n") == 1
 
 
 async def _ask_all_workers(proxy: RunningProxy, imgproxy: FakeImgproxy) -> None:
