@@ -105,6 +105,18 @@ def store_error(exc: BaseException, operation: str, location: ObjectLocation) ->
     return _store_error(kind, cause, operation, location)
 
 
+def error_of_opening(exc: Exception, location: ObjectLocation) -> StoreError:
+    """
+    What it means that obstore makes no client.
+
+    Nothing is dialled by then: of GCS and Azure it has looked at account and keys alone.
+    """
+    if isinstance(location, S3Location):
+        return store_error(exc, "open", location)
+    cause = _first_line(str(exc)).rpartition(" error: ")[2].rstrip(".")
+    return _store_error("credentials", cause, "open", location)
+
+
 def error_of_answer(status: int, body: bytes, operation: str, location: S3Location) -> StoreError:
     """What an answer of S3 means that is none to what was asked."""
     said = _kind_and_cause_by_code(body.decode("utf-8", "replace"))
@@ -221,6 +233,8 @@ def _kind_and_cause_of_tls(exc: ssl.SSLError) -> tuple[str, str]:
 def _kind_by_status(status: str) -> str:
     if status in ("401", "403"):
         return "denied"
+    if status.startswith("3"):
+        return "region"
     return "busy" if status == "429" or status.startswith("5") else "other"
 
 

@@ -26,6 +26,7 @@ from imgproxy_cache.core.printable import fits_a_header
 from imgproxy_cache.errors import StoredTooLargeError, StoreError
 from imgproxy_cache.stores.failures import (
     ObjectLocation,
+    error_of_opening,
     is_missing_key,
     lacks_conditional_writes,
     store_error,
@@ -250,7 +251,7 @@ async def open_object_store(
     except StoreError:
         raise
     except Exception as exc:
-        raise store_error(exc, "open", location) from exc
+        raise error_of_opening(exc, location) from exc
     try:
         yield ObjectStore(client, client_for_small, location, s3)
     finally:

@@ -124,6 +124,14 @@ def xml(code: str) -> str:
             id="404 without a word",
         ),
         pytest.param(
+            301,
+            "",
+            "region",
+            "{endpoint}: answered 301 Moved Permanently",
+            "fix AWS_REGION or S3_ENDPOINT",
+            id="a redirect of a server in front of it",
+        ),
+        pytest.param(
             500,
             "",
             "busy",

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from imgproxy_cache.core.key import Key
-from imgproxy_cache.core.location import AzureLocation, S3Location
+from imgproxy_cache.core.location import AzureLocation, GcsLocation, S3Location
 from imgproxy_cache.errors import StoreError
 from imgproxy_cache.stores import Store, open_store
 from imgproxy_cache.stores.object_store import open_object_store
@@ -298,6 +298,54 @@ async def test_certificates_that_cannot_be_read_fail_the_opening(
     assert (caught.value.cause, caught.value.hint) == (
         "/nowhere/ca.pem: No such file or directory",
         "fix AWS_CA_BUNDLE",
+    )
+
+
+@pytest.mark.parametrize(
+    ("location", "environ", "cause", "hint"),
+    [
+        pytest.param(
+            AzureLocation("images", ""),
+            {},
+            "Account must be specified",
+            "fix AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY",
+            id="no account",
+        ),
+        pytest.param(
+            AzureLocation("images", ""),
+            {"AZURE_STORAGE_ACCOUNT_NAME": "a", "AZURE_STORAGE_ACCOUNT_KEY": "b c!"},
+            "Invalid Access Key: Invalid symbol 32, offset 1",
+            "fix AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY",
+            id="key that is no base64",
+        ),
+        pytest.param(
+            GcsLocation("images", ""),
+            {"GOOGLE_SERVICE_ACCOUNT": "/nowhere/key.json"},
+            "Unable to open service account file from /nowhere/key.json: "
+            "No such file or directory (os error 2)",
+            "fix GOOGLE_SERVICE_ACCOUNT or GOOGLE_APPLICATION_CREDENTIALS",
+            id="key file that is missing",
+        ),
+    ],
+)
+async def test_account_that_cannot_be_read_fails_the_opening_and_names_its_variables(
+    no_cloud: pytest.MonkeyPatch,
+    location: AzureLocation | GcsLocation,
+    environ: dict[str, str],
+    cause: str,
+    hint: str,
+) -> None:
+    for name, value in environ.items():
+        no_cloud.setenv(name, value)
+    with pytest.raises(StoreError) as caught:
+        async with open_store(location):
+            pass
+    said = caught.value
+    assert (said.operation, said.kind, said.cause, said.hint) == (
+        "open",
+        "credentials",
+        cause,
+        hint,
     )
 
 
