@@ -342,7 +342,7 @@ class ClientConnection(HttpToolsProtocol):
             scope,
             self.transport,
             self.flow,
-            self.expect_100_continue,
+            self.expect_100_continue and http_version != "1.0",  # RFC 9110 section 10.1.1
             keep_alive,
             self.on_response_complete,
         )

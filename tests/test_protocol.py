@@ -196,6 +196,15 @@ async def test_http_1_0_request_is_answered_and_its_connection_closed(
     assert upstream.received[0].line == b"GET /a HTTP/1.1"
 
 
+async def test_http_1_0_client_gets_no_interim_answer_whatever_it_expects(
+    proxy: WiredProxy,
+) -> None:
+    async with connected(proxy.port) as wire:
+        lines = b"Expect: 100-continue\r\nContent-Length: 3\r\n"
+        wire.send(b"POST /a HTTP/1.0\r\n" + HOST + b"\r\n" + lines + b"\r\nabc")
+        assert (await wire.head())[0] == 200
+
+
 async def test_http_1_0_client_gets_a_body_of_unknown_length_without_chunks(
     proxy: WiredProxy, upstream: FakeImgproxy
 ) -> None:
