@@ -16,7 +16,13 @@ from imgproxy_cache.core.conditional import reply
 from imgproxy_cache.core.headers import Headers
 from imgproxy_cache.core.hit import hit_lines
 from imgproxy_cache.core.request import Request
-from imgproxy_cache.errors import UpstreamBusy, UpstreamError, UpstreamFailing, UpstreamTimedOut
+from imgproxy_cache.errors import (
+    UpstreamBroken,
+    UpstreamBusy,
+    UpstreamError,
+    UpstreamFailing,
+    UpstreamTimedOut,
+)
 from imgproxy_cache.read_through import Found
 
 MAX_REQUEST_BODY_BYTES: Final = 64 * 1024
@@ -154,6 +160,8 @@ async def answer_failure(error: UpstreamError, answer: Answer, forwarded: Forwar
         headers.append((b"Retry-After", b"%d" % RETRY_AFTER_SECONDS))
     elif isinstance(error, UpstreamTimedOut):
         status, said = 504, "did not answer in time: it "
+    elif isinstance(error, UpstreamBroken):
+        status, said = 502, "gave no answer: it "
     else:
         status, said = 502, "cannot be reached: "
     headers.append((b"Cache-Status", cache_status_of_failure(name_of(error), forwarded)))

@@ -259,6 +259,7 @@ async def test_imgproxy_that_breaks_off_before_its_answer_makes_502(
     answer = await ask(proxy.port, TARGET)
 
     assert (answer.status, answer[b"Cache-Control"]) == (502, b"no-store")
+    assert answer.body.startswith(b"imgproxy gave no answer: it ")
 
 
 async def test_imgproxy_that_does_not_answer_in_time_makes_504(upstream: FakeImgproxy) -> None:
