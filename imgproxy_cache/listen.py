@@ -33,8 +33,8 @@ def bound(addresses: Iterable[BindAddress]) -> Iterator[list[socket.socket]]:
 
 
 def _families(address: BindAddress) -> list[tuple[socket.AddressFamily, str]]:
-    """Address families and hosts to bind: both families where the host is any."""
-    if address.host is None:
+    """Address families and hosts to bind: both families where the host is any, as in Go."""
+    if address.host in (None, "::"):
         both = [(socket.AF_INET, "0.0.0.0"), (socket.AF_INET6, "::")]
         return both if _has_ipv6() else both[:1]
     try:

@@ -103,11 +103,12 @@ async def test_port_in_use_is_one_clear_line(imgproxy: FakeImgproxy, variable: s
     assert imgproxy.received == []
 
 
+@pytest.mark.parametrize("any_host", ["", "[::]"])
 async def test_both_families_are_listened_on_where_no_host_is_named(
-    imgproxy: FakeImgproxy,
+    imgproxy: FakeImgproxy, any_host: str
 ) -> None:
     port = free_port()
-    async with running_proxy(imgproxy.port, IMGPROXY_BIND=f":{port}"):
+    async with running_proxy(imgproxy.port, IMGPROXY_BIND=f"{any_host}:{port}"):
         for host in ("127.0.0.1", "::1"):
             async with connected(port, host=host) as wire:
                 wire.send(request(TARGET))
