@@ -167,11 +167,11 @@ def _bytes(env: Environment, name: str, default: int) -> int:
 
 
 def _spool_dir(env: Environment) -> Path:
-    folder = Path(env.text("CACHE_SPOOL_DIR") or _temporary_spool(env))
+    named = env.text("CACHE_SPOOL_DIR")
+    folder = Path(named or _temporary_spool(env))
     if not folder.is_absolute():
-        env.reject(
-            "CACHE_SPOOL_DIR", "a folder from the root on, such as /var/spool/imgproxy-cache"
-        )
+        wrong = "CACHE_SPOOL_DIR" if named else "TMPDIR"
+        env.reject(wrong, "a folder from the root on, such as /var/spool/imgproxy-cache")
     return folder
 
 

@@ -11,7 +11,7 @@ from imgproxy_cache.settings.environment import Environment, printable
 _HOST = r"[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]"
 _ADDRESS = re.compile(rf"(|{_HOST}):([0-9]{{1,5}})")
 _UPSTREAM_URL = re.compile(rf"http://({_HOST})(?::([0-9]{{1,5}}))?/?")
-_LARGEST_PORT = 65535
+LARGEST_PORT = 65535
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,7 @@ def port_collision(env: Environment, upstream: BindAddress) -> str | None:
 
 def _bind(env: Environment) -> BindAddress:
     if env.text("IMGPROXY_BIND") is None:
-        port = env.number("PORT", 8080, at_least=0, at_most=_LARGEST_PORT, unit="a port")
+        port = env.number("PORT", 8080, at_least=0, at_most=LARGEST_PORT, unit="a port")
         return BindAddress(None, port)
     return _address(env, "IMGPROXY_BIND") or BindAddress(None, 8080)
 
@@ -106,7 +106,7 @@ def _checked(host: str, port: str) -> BindAddress | None:
         bare = str(IPv6Address(host[1:-1])) if is_ipv6 else host
     except ValueError:
         return None
-    return BindAddress(bare or None, int(port)) if int(port) <= _LARGEST_PORT else None
+    return BindAddress(bare or None, int(port)) if int(port) <= LARGEST_PORT else None
 
 
 def _refuse_shared_ports(env: Environment, listeners: Listeners) -> None:

@@ -1,5 +1,6 @@
 """What we read of imgproxy's own settings: how paths are read, and what may be stored."""
 
+import re
 from dataclasses import dataclass
 
 from imgproxy_cache.core.imgproxy_path import PathRules
@@ -9,6 +10,7 @@ _FALLBACK_IMAGE = tuple(f"IMGPROXY_FALLBACK_IMAGE_{kind}" for kind in ("DATA", "
 _AUTO_FORMATS = tuple(
     f"IMGPROXY_{name}" for name in ("AUTO_WEBP", "AUTO_AVIF", "AUTO_JXL", "ENABLE_WEBP_DETECTION")
 )
+_IN_A_PATH = re.compile(r"[!-~]*")
 _DEFAULT_TTL_SECONDS = 31_536_000
 
 
@@ -36,9 +38,15 @@ def read_path_rules(env: Environment) -> PathRules:
 
 
 def read_path_prefix(env: Environment) -> str:
-    """As imgproxy reads it: one slash in front, none at the end."""
+    """
+    As imgproxy reads it: one slash in front, none at the end.
+
+    It compares the path as it came, which has no other characters: no image has another prefix.
+    """
     path = (env.text("IMGPROXY_PATH_PREFIX") or "").partition("?")[0].partition("#")[0]
     path = path.removesuffix("/")
+    if not _IN_A_PATH.fullmatch(path):
+        env.reject("IMGPROXY_PATH_PREFIX", "printable ASCII without blanks")
     return path if not path or path.startswith("/") else f"/{path}"
 
 

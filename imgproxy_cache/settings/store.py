@@ -12,6 +12,7 @@ from imgproxy_cache.core.location import (
     S3Location,
     StoreLocation,
 )
+from imgproxy_cache.settings.addresses import LARGEST_PORT
 from imgproxy_cache.settings.environment import Environment
 
 _BUCKET_NAMES = ("S3_BUCKET", "BUCKET_NAME")
@@ -22,7 +23,7 @@ _STORE_URL = "CACHE_STORE_URL"
 _STORE_URLS = "s3://bucket/folder, gs://bucket/folder, az://container/folder or file:///folder"
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")
 _ENDPOINT = re.compile(
-    r"(https?)://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?(/[^?#@\s]*)?"
+    r"(https?)://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::([0-9]{1,5}))?(/[^?#@\s]*)?"
 )
 
 
@@ -47,7 +48,8 @@ def _endpoint(env: Environment) -> str:
     if found is None:
         return _TIGRIS
     name, value = found
-    if not _ENDPOINT.fullmatch(value):
+    endpoint = _ENDPOINT.fullmatch(value)
+    if endpoint is None or int(endpoint[3] or 0) > LARGEST_PORT:
         env.reject(name, "https://host or http://host, with a port if need be")
     return value.rstrip("/")
 

@@ -246,8 +246,8 @@ def test_unsigned_and_keys_contradict_each_other(
             id="excluded",
         ),
         pytest.param(
-            {"CACHE_KEY_SIGNATURE": "exclude", "IMGPROXY_PATH_PREFIX": "é/", **KEYS},
-            KeyRules(with_signature=False, prefix="/é".encode()),
+            {"CACHE_KEY_SIGNATURE": "exclude", "IMGPROXY_PATH_PREFIX": "a/", **KEYS},
+            KeyRules(with_signature=False, prefix=b"/a"),
             id="excluded behind a prefix",
         ),
     ],
