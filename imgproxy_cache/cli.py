@@ -84,6 +84,7 @@ Run it with the server's settings, as the user that the server runs as:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status: 2 for wrong settings or arguments."""
+    _open_standard_streams()
     arguments = _parser().parse_args(argv)
     command: Command = arguments.command
     try:
@@ -94,6 +95,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(str(exc), 1)
     except KeyboardInterrupt:
         return 130
+
+
+def _open_standard_streams() -> None:
+    """
+    Open those that whoever started us has closed (`<&-`).
+
+    What is opened next would take their numbers: a socket would be logged into, and libuv ends a
+    process that has it close one of the three.
+    """
+    while (opened := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(opened, True)
+    os.close(opened)
+    sys.stdout = sys.stdout or os.fdopen(1, "w", closefd=False)
+    sys.stderr = sys.stderr or os.fdopen(2, "w", closefd=False)
 
 
 def _run(_arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:

@@ -7,6 +7,7 @@ import pytest
 
 from imgproxy_cache.settings.reference import SETTINGS
 from tests.commands import Finished, imgproxy_cache
+from tests.servers.process import free_port
 
 ROOT = Path(__file__).parents[1]
 KITTEN = (
@@ -112,6 +113,23 @@ def test_help_of_what_reads_a_few_settings_explains_those(command: str, names: s
     done = imgproxy_cache(command, "--help")
     explained = {each.name for each in SETTINGS if f"\n  {each.name}" in done.out}
     assert (done.status, explained) == (0, names)
+
+
+@pytest.mark.parametrize("closed", ["<&-", "<&- >&- 2>&-"])
+def test_closed_standard_streams_are_no_error(closed: str, tmp_path: Path) -> None:
+    imgproxy = tmp_path / "imgproxy"
+    imgproxy.write_text("#!/bin/sh\nexit 3\n")
+    imgproxy.chmod(0o755)
+    settings = {
+        "CACHE_STORE_URL": (tmp_path / "store").as_uri(),
+        "CACHE_UPSTREAM_URL": f"http://127.0.0.1:{free_port()}",
+        "CACHE_IMGPROXY_BIN": str(imgproxy),
+        "CACHE_ADMIN_BIND": "",
+        "IMGPROXY_BIND": f"127.0.0.1:{free_port()}",
+    }
+    for command, status in (("check", 1), ("run", 3)):
+        done = imgproxy_cache(command, environ=settings, before=f"exec {closed}")
+        assert done.status == status
 
 
 def test_version_is_that_of_the_package() -> None:
