@@ -106,7 +106,9 @@ class Metrics:
         }
         self._tier_events: list[_TierEvent] = []
         self._uploads = self._counter("uploads", "What became of images to be stored", "result")
-        self._upload_bytes = self._counter("upload_bytes", "Bytes of these images", "result")
+        self._upload_bytes = self._counter(
+            "upload_bytes", "Bytes of images to be stored, by what became of them", "result"
+        )
         self._upload_seconds = self._histogram("upload_seconds", "Time that storing took")
         self._stored_age = self._histogram(
             "stored_age_seconds", "From acceptance until stored", AGES

@@ -644,6 +644,16 @@ async def test_no_admin_port_is_opened_where_none_is_wanted(imgproxy: FakeImgpro
     assert proxy.events("server.started")[0]["admin"] is None
 
 
+async def test_help_of_each_figure_is_its_own(imgproxy: FakeImgproxy, tmp_path: Path) -> None:
+    async with running_proxy(
+        imgproxy.port, CACHE_READ_THROUGH="true", CACHE_DISK_DIR=str(tmp_path / "disk")
+    ) as proxy:
+        lines = (await proxy.admin(b"/metrics")).body.decode().splitlines()
+
+    texts = [line.split(" ", 3)[3] for line in lines if line.startswith("# HELP ")]
+    assert [text for text in texts if texts.count(text) > 1] == []
+
+
 async def test_metrics_count_requests_by_outcome_and_levels_with_their_limits(
     imgproxy: FakeImgproxy,
 ) -> None:
