@@ -162,7 +162,7 @@ async def _print_findings(settings: Settings) -> int:
 def _check_health(settings: Settings) -> int:
     from imgproxy_cache.liveness import why_not_alive  # noqa: PLC0415
 
-    bind = settings.bind[0]
+    bind = settings.bind
     problem = why_not_alive(bind, settings.health_path)
     print(
         f"failed  proxy on {bind}: {problem}: see its log"

@@ -1,34 +1,33 @@
-"""Sockets for the addresses that we are to listen on."""
+"""Sockets for an address that we are to listen on."""
 
 import contextlib
 import socket
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 from imgproxy_cache.errors import ListenError
 from imgproxy_cache.settings.addresses import BindAddress
 
 
 @contextlib.contextmanager
-def bound(addresses: Iterable[BindAddress]) -> Iterator[list[socket.socket]]:
+def bound(address: BindAddress) -> Iterator[list[socket.socket]]:
     """
-    Sockets bound to `addresses`, not listening yet.
+    Sockets bound to `address`, not listening yet: one for each family.
 
     Raises:
-        ListenError: one of them is taken, forbidden or not of this machine
+        ListenError: it is taken, forbidden or not of this machine
     """
     with contextlib.ExitStack() as stack:
         sockets: list[socket.socket] = []
-        for address in addresses:
-            for family, host in _families(address):
-                listener = stack.enter_context(socket.socket(family, socket.SOCK_STREAM))
-                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                if family == socket.AF_INET6:
-                    listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-                try:
-                    listener.bind((host, address.port))
-                except OSError as exc:
-                    raise ListenError(f"cannot listen on {address}: {exc.strerror}") from exc
-                sockets.append(listener)
+        for family, host in _families(address):
+            listener = stack.enter_context(socket.socket(family, socket.SOCK_STREAM))
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            try:
+                listener.bind((host, address.port))
+            except OSError as exc:
+                raise ListenError(f"cannot listen on {address}: {exc.strerror}") from exc
+            sockets.append(listener)
         yield sockets
 
 

@@ -38,12 +38,12 @@ def why_not_listening(settings: Settings) -> Iterator[str]:
     """
     named = [("IMGPROXY_BIND", settings.bind)]
     if settings.admin_bind is not None:
-        named.append(("CACHE_ADMIN_BIND", (settings.admin_bind,)))
+        named.append(("CACHE_ADMIN_BIND", settings.admin_bind))
     if _starts_imgproxy(settings):
-        named.append(("CACHE_UPSTREAM_URL", (_upstream(settings),)))
-    for variable, addresses in named:
+        named.append(("CACHE_UPSTREAM_URL", _upstream(settings)))
+    for variable, address in named:
         try:
-            with bound(addresses):
+            with bound(address):
                 pass
         except ListenError as exc:
             yield f"{exc}: stop what listens there, or change {variable}"

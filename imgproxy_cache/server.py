@@ -83,7 +83,8 @@ def serve(settings: Settings) -> int:
     _allow_many_files()
     with contextlib.ExitStack() as stack:
         public = stack.enter_context(bound(settings.bind))
-        admin = stack.enter_context(bound((settings.admin_bind,) if settings.admin_bind else ()))
+        at = settings.admin_bind
+        admin = stack.enter_context(bound(at)) if at is not None else []
         stack.enter_context(_figures_apart(settings))
         uvloop.run(_open_the_store_once(settings))
         status = uvloop.run(_wait_for_imgproxy(settings))
@@ -316,8 +317,8 @@ class _Server(AskedServer):
             settings = self._settings
             log.info(
                 "server.started",
-                message=f"listening on {', '.join(str(address) for address in settings.bind)}",
-                bind=[str(address) for address in settings.bind],
+                message=f"listening on {settings.bind}",
+                bind=str(settings.bind),
                 admin=str(settings.admin_bind) if settings.admin_bind else None,
                 store=str(settings.store),
                 workers=settings.workers,

@@ -47,6 +47,7 @@ def test_urls_that_are_printed_answer_and_their_images_are_in_the_files_that_are
 
 def test_operators_own_settings_do_not_make_its_urls_wrong(tmp_path: Path) -> None:
     theirs = {"IMGPROXY_KEY": "00", "IMGPROXY_SALT": "00", "S3_BUCKET": "images"}
+    theirs["IMGPROXY_BIND"] = f"[::1]:{free_port()}"
     with started(environ=ports() | theirs, output=tmp_path / "output", program=TRY_IT) as run:
         run.until("Ctrl-C stops everything")
         (url, _) = re.findall(r"^  (http://\S+)$", run.output.read_text(), re.MULTILINE)

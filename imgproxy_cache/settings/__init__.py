@@ -46,7 +46,7 @@ class Settings:
     """Everything that the environment says, checked. Printing it prints no secret."""
 
     store: StoreLocation
-    bind: tuple[BindAddress, ...]
+    bind: BindAddress
     admin_bind: BindAddress | None
     health_check_timeout_seconds: float
     upstream_url: str
@@ -116,7 +116,7 @@ class Settings:
         )
         settings = cls(
             store=cast(StoreLocation, store),  # None is a problem, and raised below
-            bind=(listeners.bind,),
+            bind=listeners.bind,
             admin_bind=listeners.admin_bind,
             health_check_timeout_seconds=health_check_timeout_seconds,
             upstream_url=f"http://{upstream}",

@@ -22,7 +22,7 @@ from imgproxy_cache.settings.reference import SETTINGS, Setting
 BUCKET = {"S3_BUCKET": "images"}
 DEFAULTS = Settings(
     store=S3Location("images", "", "https://fly.storage.tigris.dev", "auto"),
-    bind=(BindAddress(None, 8080),),
+    bind=BindAddress(None, 8080),
     admin_bind=BindAddress("127.0.0.1", 8082),
     health_check_timeout_seconds=30,
     upstream_url="http://127.0.0.1:8081",
@@ -132,12 +132,12 @@ def test_one_wrong_setting_is_not_called_several() -> None:
         pytest.param({"CACHE_READ_THROUGH": "false"}, {}),
         pytest.param({"WEB_CONCURRENCY": "7"}, {"workers": 7}),
         pytest.param({"WEB_CONCURRENCY": ""}, {}),
-        pytest.param({"PORT": "7"}, {"bind": (BindAddress(None, 7),)}),
-        pytest.param({"IMGPROXY_BIND": ":7"}, {"bind": (BindAddress(None, 7),)}),
+        pytest.param({"PORT": "7"}, {"bind": BindAddress(None, 7)}),
+        pytest.param({"IMGPROXY_BIND": ":7"}, {"bind": BindAddress(None, 7)}),
         pytest.param(
-            {"IMGPROXY_BIND": "127.0.0.1:7", "PORT": "8"}, {"bind": (BindAddress("127.0.0.1", 7),)}
+            {"IMGPROXY_BIND": "127.0.0.1:7", "PORT": "8"}, {"bind": BindAddress("127.0.0.1", 7)}
         ),
-        pytest.param({"IMGPROXY_BIND": "[::1]:0"}, {"bind": (BindAddress("::1", 0),)}),
+        pytest.param({"IMGPROXY_BIND": "[::1]:0"}, {"bind": BindAddress("::1", 0)}),
         pytest.param({"CACHE_ADMIN_BIND": ""}, {"admin_bind": None}),
         pytest.param({"CACHE_ADMIN_BIND": ":7"}, {"admin_bind": BindAddress(None, 7)}),
         pytest.param(
