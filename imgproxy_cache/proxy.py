@@ -29,6 +29,7 @@ from imgproxy_cache.answer import (
     refuse_body,
 )
 from imgproxy_cache.buffer import Buffer
+from imgproxy_cache.core.access import Resource
 from imgproxy_cache.core.answer_fields import answer_headers
 from imgproxy_cache.core.cache_status import (
     Forwarded,
@@ -155,7 +156,7 @@ class Proxy:
                 return
         collapsed, found = False, None
         if self._read_through is not None and request.resource is not None:
-            found = await self._look_up(self._read_through, request, client)
+            found = await self._look_up(self._read_through, request.resource, request, client)
         if found is not None and self._is_fresh(found):
             outcome = f"hit-{found.tier.decode('ascii')}"
             await self._give_hit(found, answer)
@@ -182,12 +183,10 @@ class Proxy:
             await asyncio.wait(self._keeper.under_way, timeout=max(0, deadline - loop.time()))
 
     async def _look_up(
-        self, read_through: ReadThrough, request: Request, client: Client
+        self, read_through: ReadThrough, resource: Resource, request: Request, client: Client
     ) -> Found | None:
         """The best that the tiers have, fresh or not."""
-        resource, fields = request.resource, request.fields
-        if resource is None:
-            return None
+        fields = request.fields
         found = read_through.find_now(resource, fields.for_upstream)
         if self._fast_lane is not None and (read := client.read_alone()) is not None:
             self._fast_lane.learn(read, fields)
