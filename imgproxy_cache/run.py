@@ -1,5 +1,6 @@
 """`imgproxy-cache run`: what the container runs, imgproxy and the proxy in front of it."""
 
+import sys
 from collections.abc import Iterator, Mapping
 
 from imgproxy_cache.errors import ListenError
@@ -27,7 +28,12 @@ def run(environ: Mapping[str, str]) -> int:
         environment=added,
         drain_seconds=settings.drain_seconds,
     )
-    return 0 if end is None else end.status
+    if end is None:
+        return 0
+    if end.program == IMGPROXY and settings.port_collision is not None:
+        # The proxy, which says so as well, has had no time to.
+        sys.stderr.write(f"imgproxy-cache run: {settings.port_collision}\n")
+    return end.status
 
 
 def why_not_listening(settings: Settings) -> Iterator[str]:

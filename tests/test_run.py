@@ -126,6 +126,16 @@ def test_status_of_the_program_that_ended_is_ours(
         assert run.says(f"imgproxy-cache run: imgproxy exited with status {status}, stopping\n")
 
 
+def test_metrics_of_imgproxy_on_its_own_port_are_named_when_it_has_ended(
+    settings: dict[str, str], output: Path, tmp_path: Path
+) -> None:
+    port = settings["CACHE_UPSTREAM_URL"].rpartition(":")[2]
+    collision = {"IMGPROXY_PROMETHEUS_BIND": f":{port}"} | program(tmp_path, "exit 1")
+    with started("run", environ=settings | collision, output=output) as run:
+        assert run.ends() == 1
+        assert run.says(f"imgproxy-cache run: IMGPROXY_PROMETHEUS_BIND=':{port}' takes the port")
+
+
 @pytest.mark.parametrize(
     "limit",
     [
