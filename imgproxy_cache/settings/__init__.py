@@ -5,7 +5,7 @@ What each variable means is in :mod:`imgproxy_cache.settings.reference`.
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
@@ -107,6 +107,8 @@ class Settings:
         )
         upstream_connections = env.number("CACHE_UPSTREAM_CONNECTIONS", 100, at_least=1)
         workers = env.number("WEB_CONCURRENCY", 1, at_least=1)
+        buffer_bytes = _bytes(env, "CACHE_BUFFER_BYTES", 268_435_456)
+        upload_queue_bytes = _bytes(env, "CACHE_UPLOAD_QUEUE_BYTES", 134_217_728)
         read_through = read_read_through(
             env,
             hidden_by=hidden_by,
@@ -129,13 +131,13 @@ class Settings:
                 "CACHE_UPSTREAM_CONNECT_TIMEOUT_SECONDS", 2
             ),
             upstream_read_timeout_seconds=env.seconds("CACHE_UPSTREAM_READ_TIMEOUT_SECONDS", 60),
-            buffer_bytes=_bytes(env, "CACHE_BUFFER_BYTES", 268_435_456),
+            buffer_bytes=buffer_bytes,
             client_stall_seconds=env.seconds("CACHE_CLIENT_STALL_SECONDS", 60),
             trusted_proxies=_trusted_proxies(env),
             max_object_bytes=storage_rules.max_object_bytes,
             upload_concurrency=env.number("CACHE_UPLOAD_CONCURRENCY", 8, at_least=1),
             upload_queue_items=env.number("CACHE_UPLOAD_QUEUE_ITEMS", 10_000, at_least=1),
-            upload_queue_bytes=_bytes(env, "CACHE_UPLOAD_QUEUE_BYTES", 134_217_728),
+            upload_queue_bytes=upload_queue_bytes,
             spool_dir=_spool_dir(env),
             spool_is_lasting=env.text("CACHE_SPOOL_DIR") is not None,
             spool_sync=env.flag("CACHE_SPOOL_SYNC", default=True),
@@ -153,7 +155,14 @@ class Settings:
             storage_rules=storage_rules,
             health_path=f"{path_rules.prefix}/health",
             port_collision=port_collision(env, upstream),
-            warnings=tuple(_warnings(env, storage_rules, upstream, hidden_by)),
+            warnings=(
+                *_warnings(env, storage_rules, upstream, hidden_by),
+                *_warnings_of_sizes(
+                    storage_rules.max_object_bytes,
+                    CACHE_BUFFER_BYTES=buffer_bytes,
+                    CACHE_UPLOAD_QUEUE_BYTES=upload_queue_bytes,
+                ),
+            ),
         )
         _refuse_contradictions(env, settings)
         if env.problems:
@@ -272,3 +281,12 @@ def _warnings(
                 " are not stored; IMGPROXY_COOKIE_PASSTHROUGH=false if it does not"
             )
     return warnings
+
+
+def _warnings_of_sizes(max_object_bytes: int, **room: int) -> Iterator[str]:
+    for name, size in room.items():
+        if size < max_object_bytes:
+            yield (
+                f"images over {size} bytes are not stored: {name} has no room for all that"
+                f" CACHE_MAX_OBJECT_BYTES lets in, {max_object_bytes}"
+            )

@@ -128,6 +128,8 @@ def test_setting_changes_how_paths_are_read(environ: dict[str, str], rules: Path
             {"CACHE_UPSTREAM_URL": "http://imgproxy", "IMGPROXY_COOKIE_PASSTHROUGH": "true"},
             "imgproxy runs elsewhere",
         ),
+        ({"CACHE_BUFFER_BYTES": "52428799"}, "images over 52428799 bytes are not stored"),
+        ({"CACHE_UPLOAD_QUEUE_BYTES": "9"}, "images over 9 bytes are not stored"),
     ],
     ids=lambda value: next(iter(value)) if type(value) is dict else "",
 )
@@ -144,6 +146,7 @@ def test_what_keeps_images_from_being_stored_is_said_at_start(
         {"IMGPROXY_SECRET": "s3cret", "CACHE_STORE_SECRET": "true"},
         FALLBACK | {"IMGPROXY_FALLBACK_IMAGE_TTL": "67"},
         {"IMGPROXY_AUTO_WEBP": "false"},
+        {"CACHE_BUFFER_BYTES": "52428800", "CACHE_UPLOAD_QUEUE_BYTES": "52428800"},
     ],
     ids=str,
 )

@@ -108,11 +108,11 @@ def test_one_wrong_setting_is_not_called_several() -> None:
         pytest.param(
             {"CACHE_UPSTREAM_READ_TIMEOUT_SECONDS": "7"}, {"upstream_read_timeout_seconds": 7}
         ),
-        pytest.param({"CACHE_BUFFER_BYTES": "7"}, {"buffer_bytes": 7}),
+        pytest.param({"CACHE_BUFFER_BYTES": "70000000"}, {"buffer_bytes": 70_000_000}),
         pytest.param({"CACHE_CLIENT_STALL_SECONDS": " 7 "}, {"client_stall_seconds": 7}),
         pytest.param({"CACHE_UPLOAD_CONCURRENCY": "7"}, {"upload_concurrency": 7}),
         pytest.param({"CACHE_UPLOAD_QUEUE_ITEMS": "7"}, {"upload_queue_items": 7}),
-        pytest.param({"CACHE_UPLOAD_QUEUE_BYTES": "7"}, {"upload_queue_bytes": 7}),
+        pytest.param({"CACHE_UPLOAD_QUEUE_BYTES": "70000000"}, {"upload_queue_bytes": 70_000_000}),
         pytest.param(
             {"CACHE_SPOOL_DIR": "/var/spool/images"},
             {"spool_dir": Path("/var/spool/images"), "spool_is_lasting": True},
