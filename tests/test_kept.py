@@ -249,7 +249,8 @@ async def test_a_disk_that_fails_keeps_nobody_from_storing_and_heals_by_itself(r
             for number in range(5):
                 assert setup.uploads.offer(numbered(number))
             await setup.until(lambda: setup.uploads.spool_problem is not None)
-            assert "No space left on device" in str(setup.uploads.spool_problem)
+            problem = "No space left on device: look at CACHE_SPOOL_DIR"
+            assert setup.uploads.spool_problem == problem
             assert setup.uploads.queue_items == 5
             Failing.is_broken = False
             await setup.until(lambda: setup.uploads.spool_problem is None)

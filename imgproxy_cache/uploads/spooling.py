@@ -203,7 +203,7 @@ class Spooling:
                 image.file = file
                 self._spooled(image)
             self._waiting.extendleft(image for image, _ in reversed(batch[len(files) :]))
-            self._set_problem(None if failure is None else str(failure))
+            self._set_problem(None if failure is None else _problem(failure))
             if isinstance(failure, FileNotFoundError):
                 await self._in_thread(self._close_spool)  # somebody has removed the folder
             return bool(files)
@@ -245,7 +245,7 @@ class Spooling:
         if problem is not None and self.problem is None:
             log.error(
                 "spool.failed",
-                message=f"{problem}: images wait in memory only until there is room",
+                message=f"{problem}: images wait in memory only",
                 problem=problem,
                 files=self.files,
                 bytes=self.bytes,
@@ -269,6 +269,13 @@ class Spooling:
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+
+
+def _problem(failure: Exception) -> str:
+    """For an operator, whom neither a number nor the name of a temporary file tells anything."""
+    if isinstance(failure, OSError):
+        return f"{failure.strerror}: look at CACHE_SPOOL_DIR"
+    return str(failure)
 
 
 def _bytes_on_disk(upload: Upload) -> int:
