@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from email.utils import formatdate
 from typing import Final, NamedTuple
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
@@ -22,11 +23,12 @@ class Refusal(NamedTuple):
 
     @property
     def wire(self) -> bytes:
-        """The whole answer."""
+        """The whole answer, given now (`Date`: RFC 9110 section 6.6.1)."""
         return (
             STATUS_LINE[self.status]
             + b"Content-Type: text/plain; charset=utf-8\r\n"
             + b"Content-Length: %d\r\n" % (len(self.reason) + 1)
+            + b"Date: %b\r\n" % formatdate(usegmt=True).encode("ascii")
             + b"Cache-Control: no-store\r\nConnection: close\r\n\r\n%b\n" % self.reason
         )
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncIterator
+from datetime import timedelta
+from email.utils import parsedate_to_datetime
 
 import pytest
 import uvloop
@@ -137,6 +139,7 @@ async def test_what_is_no_path_is_refused_and_imgproxy_not_asked(
         assert answer.status == 400
         assert answer[b"Cache-Control"] == b"no-store"
         assert answer[b"Connection"] == b"close"
+        assert parsedate_to_datetime(answer[b"Date"].decode()).utcoffset() == timedelta(0)
         assert await wire.rest() == b""
     assert upstream.raw == {}
 
