@@ -179,9 +179,12 @@ def test_every_wrong_setting_has_a_line() -> None:
     ]
 
 
-def test_health_is_good_where_the_proxy_passes_imgproxys_on(imgproxy: RunningEngine) -> None:
+@pytest.mark.parametrize("any_host", ["", "0.0.0.0", "[::]"])
+def test_health_is_good_where_the_proxy_passes_imgproxys_on(
+    imgproxy: RunningEngine, any_host: str
+) -> None:
     # imgproxy itself answers as a proxy in front of it does.
-    bind = f":{imgproxy.port}"
+    bind = f"{any_host}:{imgproxy.port}"
     done = imgproxy_cache("check", "--health", environ={"IMGPROXY_BIND": bind})
     assert done == Finished(0, f"ok      proxy on {bind}\n", "")
 
