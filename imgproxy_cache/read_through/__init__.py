@@ -152,7 +152,9 @@ class ReadThrough:
         key = (resource.name, request.fields.sharing)
         if key in self._searches:
             found = await self._found_by_another(key)
-            if found is None or _is_for(found.metadata, request.fields.for_upstream):
+            if found is None:
+                return stale  # of another variant, or come since that search began
+            if _is_for(found.metadata, request.fields.for_upstream):
                 return found
             return await self._search(request, resource, stale)
         if self.disk is None and (stale is not None or not self._may_be_stored(resource)):

@@ -12,10 +12,11 @@ from imgproxy_cache.core.image import image_from_answer
 from imgproxy_cache.core.key import Key
 from imgproxy_cache.core.policy import StorageRules
 from imgproxy_cache.core.request import UNREAD, Request
-from imgproxy_cache.read_through import Found, ReadThrough
+from imgproxy_cache.read_through import Found, ReadThrough, found_in
 from imgproxy_cache.stores.reader import Get, Outcome
 from imgproxy_cache.tiers.store import StoreTier
 from tests.read_through.parts import fields_for_tiers, read_through
+from tests.tiers.answers import answer
 
 TARGET = b"/_/w:1/plain/local:///a.jpg"
 IMAGE = image_from_answer(
@@ -65,13 +66,15 @@ async def tiers(store: Asked) -> AsyncIterator[ReadThrough]:
         yield read_through(tier)
 
 
-def searches(tiers: ReadThrough, number: int) -> list[asyncio.Task[Found | None]]:
+def searches(
+    tiers: ReadThrough, number: int, stale: Found | None = None
+) -> list[asyncio.Task[Found | None]]:
     fields = fields_for_tiers([(b"host", b"h")])
     path = Request("GET", TARGET, fields, None, UNREAD, StorageRules()).path
     resource = tiers.resource(TARGET, path)
     assert resource is not None
     asked = Request("GET", TARGET, fields, resource, path, StorageRules())
-    return [asyncio.create_task(tiers.search(asked, resource, None)) for _ in range(number)]
+    return [asyncio.create_task(tiers.search(asked, resource, stale)) for _ in range(number)]
 
 
 async def test_the_store_is_asked_once_for_all_of_them(tiers: ReadThrough, store: Asked) -> None:
@@ -112,3 +115,15 @@ async def test_with_the_one_who_asked_the_others_get_a_miss(
     await asyncio.sleep(0)
     store.told[1](IMAGE)
     assert await later is not None
+
+
+async def test_who_has_something_stale_keeps_it_where_another_finds_nothing(
+    tiers: ReadThrough, store: Asked
+) -> None:
+    stale = found_in(b"memory", answer())
+    [first] = searches(tiers, 1)
+    [second] = searches(tiers, 1, stale)
+    await asyncio.sleep(0)
+    store.told[0](None)
+
+    assert (await first, await second) == (None, stale)
