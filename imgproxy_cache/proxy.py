@@ -229,7 +229,10 @@ class Proxy:
                 flight, collapsed = self._find_or_start(request, None)
                 passenger = _board(flight, client)
                 await self._beginning(passenger, found)
-            if collapsed and not flight.fill.is_for(request, flight.fields):
+            # Another's fetch may have conditions, or bring what varies by what differs here.
+            if flight.fill.is_about_another or (
+                collapsed and not flight.fill.is_for(request, flight.fields)
+            ):
                 passenger.leave()
                 flight, collapsed = self._start(request, None), False
                 passenger = _board(flight, client)
