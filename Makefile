@@ -13,8 +13,8 @@ UNIT_TESTS := tests/core tests/engine tests/settings \
 
 # How all tests are run; those that ARGS names are run in one process, as by plain pytest. By file,
 # for what a file shares is started once, in the order of their names: the last are short. On two
-# cores one process took 10:36 minutes, two 7:06, three and four 4:56: three use all of both cores,
-# and each reads all tests first, 6 s of CPU.
+# cores one process took 10:36 minutes, three 4:56 and four no less: three keep both cores busy, and
+# each reads all tests first, for 6 s of CPU.
 ALL_AT_ONCE := -n 3 --dist loadfile --no-loadscope-reorder
 
 help: ## this list
@@ -35,7 +35,7 @@ test: dev ## all tests, with a real S3 server and real sockets; ARGS="-k key" fo
 
 test-oldest: ## the unit tests on the oldest Python of this machine, in .dev/oldest
 	@PYTHON=$$(scripts/find-python oldest) VENV=.dev/oldest scripts/setup dev
-	@.dev/oldest/bin/python -m pytest -m "not slow" $(UNIT_TESTS) $(ARGS)
+	@.dev/oldest/bin/python -m pytest -m "not slow" $(UNIT_TESTS) $(or $(ARGS),$(ALL_AT_ONCE))
 
 check: dev ## format, lint, types, import rules, dead code
 	$(BIN)/ruff format --check .
