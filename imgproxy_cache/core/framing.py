@@ -20,6 +20,21 @@ def is_close_delimited(headers: Headers) -> bool:
     return not any(name.lower() in (b"content-length", b"transfer-encoding") for name, _ in headers)
 
 
+def is_coded(headers: Headers) -> bool:
+    """
+    Whether an answer's body has a transfer coding besides chunks, which nobody has asked for and
+    nobody here takes off (RFC 9112 section 7.4).
+    """
+    for name, value in headers:
+        if (
+            len(name) == 17
+            and name.lower() == b"transfer-encoding"
+            and value.strip().lower() != b"chunked"
+        ):
+            return True
+    return False
+
+
 def has_body(request_headers: Headers) -> bool:
     """Whether a request brings a body; names are lower-case."""
     for name, value in request_headers:

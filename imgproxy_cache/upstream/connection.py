@@ -8,7 +8,7 @@ from typing import Protocol, cast
 
 import httptools
 
-from imgproxy_cache.core.framing import is_close_delimited
+from imgproxy_cache.core.framing import is_close_delimited, is_coded
 from imgproxy_cache.core.headers import Headers
 from imgproxy_cache.errors import UpstreamBroken, UpstreamError, UpstreamTimedOut
 from imgproxy_cache.upstream.exchange import Exchange
@@ -172,6 +172,9 @@ class Connection(asyncio.Protocol):
         status = self._parser.get_status_code()
         exchange = self._exchange
         if status < 200 or exchange is None:  # 100 and 103 precede the answer
+            return
+        if is_coded(self._headers):
+            self._fail(UpstreamBroken("sent a transfer coding that nobody has asked for"))
             return
         self._status = status
         if not exchange.is_over:

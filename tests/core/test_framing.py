@@ -2,7 +2,7 @@
 
 import pytest
 
-from imgproxy_cache.core.framing import content_length, has_body, is_close_delimited
+from imgproxy_cache.core.framing import content_length, has_body, is_close_delimited, is_coded
 from imgproxy_cache.core.headers import Headers
 
 
@@ -48,3 +48,23 @@ def test_answer_whose_end_only_the_connection_tells(headers: Headers, expected: 
 )
 def test_request_that_brings_a_body(headers: Headers, expected: bool) -> None:
     assert has_body(headers) is expected
+
+
+@pytest.mark.parametrize(
+    ("headers", "expected"),
+    [
+        pytest.param([(b"Content-Length", b"1")], False, id="a length"),
+        pytest.param([(b"Transfer-Encoding", b"chunked")], False, id="chunks"),
+        pytest.param([(b"TRANSFER-ENCODING", b" Chunked ")], False, id="chunks, oddly written"),
+        pytest.param([(b"Transfer-Encoding", b"gzip, chunked")], True, id="compressed"),
+        pytest.param([(b"Transfer-Encoding", b"gzip")], True, id="compressed, up to the end"),
+        pytest.param(
+            [(b"Transfer-Encoding", b"gzip"), (b"transfer-encoding", b"chunked")],
+            True,
+            id="in two fields",
+        ),
+        pytest.param([(b"Content-Encoding", b"gzip")], False, id="the content's own coding"),
+    ],
+)
+def test_coding_that_somebody_would_have_to_take_off(headers: Headers, expected: bool) -> None:
+    assert is_coded(headers) is expected
