@@ -7,6 +7,7 @@ What each variable means is in :mod:`imgproxy_cache.settings.reference`.
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Literal, Self, cast
@@ -32,6 +33,7 @@ from imgproxy_cache.settings.read_through import (
     refuse_shared_folder,
     warnings_without_read_through,
 )
+from imgproxy_cache.settings.reference import NAMES
 from imgproxy_cache.settings.store import read_store
 
 __all__ = ["BindAddress", "LogFormat", "LogLevel", "ReadThrough", "Settings"]
@@ -156,6 +158,7 @@ class Settings:
             health_path=f"{path_rules.prefix}/health",
             port_collision=port_collision(env, upstream),
             warnings=(
+                *_warnings_of_names(env),
                 *_warnings(env, storage_rules, upstream, hidden_by),
                 *_warnings_of_sizes(
                     storage_rules.max_object_bytes,
@@ -281,6 +284,15 @@ def _warnings(
                 " are not stored; IMGPROXY_COOKIE_PASSTHROUGH=false if it does not"
             )
     return warnings
+
+
+def _warnings_of_names(env: Environment) -> Iterator[str]:
+    """Of variables that look like ours, and that nobody reads."""
+    for name in env.names("CACHE_"):
+        if name not in NAMES:
+            alike = get_close_matches(name, NAMES, n=1)
+            hint = f": did you mean {alike[0]}?" if alike else ""
+            yield f"{name} is none of our settings{hint}"
 
 
 def _warnings_of_sizes(max_object_bytes: int, **room: int) -> Iterator[str]:

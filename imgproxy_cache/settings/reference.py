@@ -202,3 +202,5 @@ SETTINGS = (
     ),
 )
 """In the order in which an operator meets them."""
+
+NAMES = tuple(name for setting in SETTINGS for name in setting.name.split(", "))

@@ -303,6 +303,22 @@ def test_default_of_the_table_is_the_one_that_counts(setting: Setting) -> None:
     assert replace(settings(unsaid | said), log_format=None) == settings(unsaid)
 
 
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        pytest.param(
+            "CACHE_MEMORY_BYTE",
+            ("CACHE_MEMORY_BYTE is none of our settings: did you mean CACHE_MEMORY_BYTES?",),
+            id="a slip",
+        ),
+        pytest.param("CACHE_XYZ", ("CACHE_XYZ is none of our settings",), id="unlike any"),
+        pytest.param("CACHED", (), id="somebody else's"),
+    ],
+)
+def test_variable_that_nobody_reads_is_named(name: str, expected: tuple[str, ...]) -> None:
+    assert settings({name: "1"}).warnings == expected
+
+
 def test_name_that_belongs_to_imgproxy_pro_is_not_ours() -> None:
     assert not [setting for setting in SETTINGS if setting.name.startswith("IMGPROXY_CACHE_")]
 
