@@ -66,11 +66,16 @@ def read_beneath(root: Path, name: str) -> tuple[bytes, os.stat_result]:
     try:
         real_root = Path(root).resolve(strict=True)
         inside = (real_root / name).resolve(strict=True).relative_to(real_root)
-        with os.fdopen(_opened(real_root, inside), "rb") as file:
-            status = os.fstat(file.fileno())
+        opened = _opened(real_root, inside)
+        try:
+            status = os.fstat(opened)
             if not stat.S_ISREG(status.st_mode):
                 raise SourceUnreachable(f"{name!r} is no file")
-            return file.read(), status
+            # Of a folder this would raise, and leave it open.
+            with os.fdopen(opened, "rb", closefd=False) as file:
+                return file.read(), status
+        finally:
+            os.close(opened)
     except (OSError, ValueError, RuntimeError) as exc:
         raise SourceUnreachable(f"{name!r}: {exc}") from exc
 

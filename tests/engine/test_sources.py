@@ -9,6 +9,7 @@ import os
 import re
 import socket
 from collections.abc import AsyncIterator, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -113,6 +114,14 @@ async def test_nothing_else_is_read(root: Path, url: str) -> None:
     with pytest.raises(SourceUnreachable) as caught:
         await local(root, url)
     assert (caught.value.status, caught.value.public) == (404, "Source is unreachable")
+
+
+@pytest.mark.parametrize("name", ["cat.jpg", "deep", "", "pipe.jpg", "none.jpg"])
+async def test_nothing_stays_open(root: Path, name: str) -> None:
+    before = set(Path("/dev/fd").iterdir())  # noqa: ASYNC240
+    with suppress(SourceUnreachable):
+        await local(root, f"local:///{name}")
+    assert set(Path("/dev/fd").iterdir()) <= before  # noqa: ASYNC240
 
 
 async def test_without_a_root_there_are_no_local_files(root: Path) -> None:
