@@ -114,7 +114,7 @@ async def test_half_of_an_image_is_a_failure_and_no_image(
         ),
         pytest.param(
             b"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 0\r\n\r\n",
-            "other",
+            "region",
             "answered 302 Found",
             id="somewhere else",
         ),
