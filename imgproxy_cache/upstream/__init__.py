@@ -94,8 +94,10 @@ class Upstream:
             self._sweep_timer.cancel()
         for exchange in tuple(self._waiting):
             self._give_up(exchange, UpstreamBusy("shutting down"))
-        for task in tuple(self._connecting):
+        for task in self._connecting:
             task.cancel()
+        # What is made in the same moment is among the open ones then.
+        await asyncio.gather(*self._connecting, return_exceptions=True)
         for connection in tuple(self._open):
             connection.close()
 
