@@ -749,6 +749,7 @@ def test_what_is_being_connected_when_it_ends_is_closed() -> None:
     trusting = ssl.create_default_context()
     authority.configure_trust(trusting)
     with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
         with served_over_tls(authority) as port:
             for tried in range(20):  # while one, some, and all are there
                 uvloop.run(begin_and_end(port, tried * 0.008))
