@@ -3,17 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import socket
-import ssl
-import threading
-import warnings
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import pytest
-import trustme
-import uvloop
 
 from imgproxy_cache.core.headers import Headers
 from imgproxy_cache.errors import (
@@ -707,53 +701,3 @@ async def test_no_slot_is_missing_after_every_kind_of_end(imgproxy: FakeImgproxy
             assert (await fetched(upstream, b"/fine")).is_whole
 
     assert all(len(answer.calls) <= 3 for answer, _ in started)
-
-
-@contextmanager
-def served_over_tls(authority: trustme.CA) -> Iterator[int]:
-    """The port of a server, in a thread of its own, that never answers."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert("127.0.0.1").configure_cert(context)
-    listener = socket.create_server(("127.0.0.1", 0), backlog=100)
-    loop = asyncio.new_event_loop()
-    opening = loop.create_server(asyncio.Protocol, sock=listener, ssl=context)
-    server = loop.run_until_complete(opening)
-    thread = threading.Thread(target=loop.run_forever)
-    thread.start()
-    try:
-        yield listener.getsockname()[1]
-    finally:
-        loop.call_soon_threadsafe(server.close)
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join()
-        loop.close()
-
-
-def test_what_is_being_connected_when_it_ends_is_closed() -> None:
-    async def begin_and_end(port: int, seconds: float) -> None:
-        async with Upstream(
-            "127.0.0.1",
-            port,
-            max_connections=60,
-            max_waiting=0,
-            wait_seconds=SECONDS,
-            connect_timeout_seconds=SECONDS,
-            read_timeout_seconds=SECONDS,
-            tls=trusting,
-        ) as upstream:
-            for _ in range(60):
-                upstream.fetch(b"GET / HTTP/1.1\r\n\r\n", Collected())
-            await asyncio.sleep(seconds)
-
-    authority = trustme.CA()
-    trusting = ssl.create_default_context()
-    authority.configure_trust(trusting)
-    with warnings.catch_warnings(record=True) as warned:
-        warnings.simplefilter("always")
-        with served_over_tls(authority) as port:
-            for tried in range(20):  # while one, some, and all are there
-                uvloop.run(begin_and_end(port, tried * 0.008))
-        gc.collect()
-    # Of uvloop, and so ours: the server's are asyncio's.
-    open_still = [str(one.message) for one in warned if "<TCPTransport" in str(one.message)]
-    assert open_still == []
