@@ -17,7 +17,7 @@ from benchmarks.upstream import IMAGE_BYTES, upstream_on_loopback
 
 ROUNDS = 3
 WARM_UP_SECONDS = 0.3
-SECONDS = 1.0
+SECONDS = 0.7
 CONNECTIONS = (1, 32, 256)
 
 MOST_TIMES_NGINX = 4.2

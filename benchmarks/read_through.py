@@ -11,7 +11,7 @@ async def measure(folder: Path) -> list[Row]:
     for part in ("one", "two", "misses"):
         (folder / part).mkdir()
     return [
-        *await hits.measure(folder / "one", cores=SERVER_CORE, workers=1, rounds=5, name=""),
+        *await hits.measure(folder / "one", cores=SERVER_CORE, workers=1, rounds=4, name=""),
         *await hits.measure(
             folder / "two", cores=ALL_CORES, workers=2, rounds=3, name=", two workers on two cores"
         ),

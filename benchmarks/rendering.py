@@ -15,7 +15,7 @@ from benchmarks.table import Row
 # The machine's pace changes within seconds: short rounds.
 ROUNDS = 3
 WARM_UP_SECONDS = 0.5
-SECONDS = 2.0
+SECONDS = 1.5
 CONNECTIONS = 8
 
 LEAST_OF_BARE = 0.85

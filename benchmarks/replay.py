@@ -29,7 +29,7 @@ REQUESTS = 20_000
 TURNS = 10
 TURN_SECONDS = 30.0
 # What is stored and written behind the last answer of a turn is paid for in it.
-AFTER_SECONDS = 0.3
+AFTER_SECONDS = 0.2
 
 MOST_OF_NGINX = 1.0
 

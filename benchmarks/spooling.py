@@ -24,7 +24,7 @@ from imgproxy_cache.uploads.spool import open_spool
 
 IMAGES_PER_SECOND = 250
 ROUNDS = 3
-ROUND_SECONDS = 3
+ROUND_SECONDS = 2
 UPLOADS = 2000
 SPOOLED = 10_000
 DRAIN_SECONDS = 60.0
