@@ -13,7 +13,7 @@ from statistics import median
 from benchmarks.browsers import HEADS
 from benchmarks.clients import UnexpectedAnswerError, asking
 from benchmarks.machine import cpu_seconds_of_all
-from benchmarks.passing import Cost
+from benchmarks.passing import Cost, typical
 from benchmarks.servers import Server, caching_nginx, nginx_program, proxy
 from benchmarks.storing import STORABLE
 from benchmarks.table import Row
@@ -183,15 +183,15 @@ def _rows(name: str, kilobytes: int, rounds: list[list[Cost]]) -> list[Row]:
     for tier, ours in (("memory", memory), ("disk", disk)):
         what = name.format(f"hit from {tier}")
         if not nginxes:
-            rows.append(Row(what, ours=str(_typical(ours)), beside="nginx is not installed"))
+            rows.append(Row(what, ours=str(typical(ours)), beside="nginx is not installed"))
         goals = LEAST_TIMES_OURS[tier, kilobytes]
         names = ("nginx", "with open_file_cache")
         for peer, theirs, at_least in zip(names, nginxes, goals, strict=False):
             rows.append(
                 Row(
                     what,
-                    ours=str(_typical(ours)),
-                    beside=f"{peer} {_typical(theirs)}",
+                    ours=str(typical(ours)),
+                    beside=f"{peer} {typical(theirs)}",
                     ratio=median(
                         cost.cpu_microseconds / our_cost.cpu_microseconds
                         for cost, our_cost in zip(theirs, ours, strict=True)
@@ -200,10 +200,3 @@ def _rows(name: str, kilobytes: int, rounds: list[list[Cost]]) -> list[Row]:
                 )
             )
     return rows
-
-
-def _typical(costs: tuple[Cost, ...]) -> Cost:
-    return Cost(
-        median(cost.cpu_microseconds for cost in costs),
-        median(cost.per_second for cost in costs),
-    )

@@ -3,7 +3,7 @@
 import asyncio
 import itertools
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +33,14 @@ class Cost:
 
     def __str__(self) -> str:
         return f"{self.cpu_microseconds:.0f} us, {self.per_second / 1000:.1f} k/s"
+
+
+def typical(costs: Sequence[Cost]) -> Cost:
+    """The median of each figure."""
+    return Cost(
+        median(cost.cpu_microseconds for cost in costs),
+        median(cost.per_second for cost in costs),
+    )
 
 
 async def measure(folder: Path) -> list[Row]:
@@ -73,13 +81,7 @@ def targets() -> Iterator[bytes]:
 
 async def _costs(servers: list[Server], connections: int) -> list[Cost]:
     rounds = [[await _cost(server, connections) for server in servers] for _ in range(ROUNDS)]
-    return [
-        Cost(
-            median(cost.cpu_microseconds for cost in of_server),
-            median(cost.per_second for cost in of_server),
-        )
-        for of_server in zip(*rounds, strict=True)
-    ]
+    return [typical(of_server) for of_server in zip(*rounds, strict=True)]
 
 
 async def _cost(server: Server, connections: int) -> Cost:

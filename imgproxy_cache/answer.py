@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 import secrets
+import time
 from dataclasses import dataclass
-from email.utils import formatdate
 from time import perf_counter
 from typing import Final, Protocol
 
@@ -15,6 +15,7 @@ from imgproxy_cache.core.cache_status import Forwarded, cache_status_of_failure
 from imgproxy_cache.core.conditional import reply
 from imgproxy_cache.core.headers import Headers
 from imgproxy_cache.core.hit import hit_lines
+from imgproxy_cache.core.http_date import http_date
 from imgproxy_cache.core.request import Request
 from imgproxy_cache.errors import (
     UpstreamBroken,
@@ -181,7 +182,7 @@ async def _answer(status: int, reason: str, headers: Headers, answer: Answer) ->
         (b"Content-Type", b"text/plain; charset=utf-8"),
         (b"Content-Length", b"%d" % len(body)),
         (b"Cache-Control", b"no-store"),
-        (b"Date", formatdate(usegmt=True).encode("ascii")),
+        (b"Date", http_date(int(time.time()))),
         (b"X-Request-ID", answer.request.fields.request_id or new_request_id()),
         *headers,
     ]

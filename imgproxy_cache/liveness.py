@@ -10,12 +10,11 @@ import http.client
 from imgproxy_cache.settings.addresses import BindAddress
 
 TIMEOUT_SECONDS = 5.0
-_EVERY_ADDRESS = (None, "0.0.0.0", "::")  # each of which has IPv4
 
 
 def why_not_alive(bind: BindAddress, health_path: str) -> str | None:
     """Say why the proxy does not pass on imgproxy's health; None where it does."""
-    host = "127.0.0.1" if bind.host in _EVERY_ADDRESS else bind.host
+    host = "127.0.0.1" if bind.is_everywhere else bind.host
     connection = http.client.HTTPConnection(host or "", bind.port, timeout=TIMEOUT_SECONDS)
     try:
         connection.request("GET", health_path, headers={"Connection": "close"})

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from email.utils import formatdate
+import time
 from typing import Final, NamedTuple
 
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE
+from imgproxy_cache.core.hit import status_line
+from imgproxy_cache.core.http_date import http_date
 
 # As nginx's large_client_header_buffers and Apache's LimitRequestFields: far above
 # what browsers send, far below what hurts.
@@ -25,10 +26,10 @@ class Refusal(NamedTuple):
     def wire(self) -> bytes:
         """The whole answer, given now (`Date`: RFC 9110 section 6.6.1)."""
         return (
-            STATUS_LINE[self.status]
-            + b"Content-Type: text/plain; charset=utf-8\r\n"
+            status_line(self.status)
+            + b"\r\nContent-Type: text/plain; charset=utf-8\r\n"
             + b"Content-Length: %d\r\n" % (len(self.reason) + 1)
-            + b"Date: %b\r\n" % formatdate(usegmt=True).encode("ascii")
+            + b"Date: %b\r\n" % http_date(int(time.time()))
             + b"Cache-Control: no-store\r\nConnection: close\r\n\r\n%b\n" % self.reason
         )
 

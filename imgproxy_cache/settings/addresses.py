@@ -12,6 +12,7 @@ _HOST = r"[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]"
 _ADDRESS = re.compile(rf"(|{_HOST}):([0-9]{{1,5}})")
 _UPSTREAM_URL = re.compile(rf"http://({_HOST})(?::([0-9]{{1,5}}))?/?")
 LARGEST_PORT = 65535
+_EVERYWHERE = frozenset({None, "0.0.0.0", "::"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,9 +28,13 @@ class BindAddress:
 
     def overlaps(self, other: Self) -> bool:
         """Can only one program listen on the two?"""
-        everywhere = {None, "0.0.0.0", "::"}
-        hosts = {self.host, other.host}
-        return self.port == other.port != 0 and (len(hosts) == 1 or bool(hosts & everywhere))
+        is_same = self.host == other.host or self.is_everywhere or other.is_everywhere
+        return self.port == other.port != 0 and is_same
+
+    @property
+    def is_everywhere(self) -> bool:
+        """Is it every address of this machine, or every one of IPv4?"""
+        return self.host in _EVERYWHERE
 
     @property
     def is_loopback(self) -> bool:

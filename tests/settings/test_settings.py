@@ -16,7 +16,7 @@ from imgproxy_cache.core.key import KeyRules
 from imgproxy_cache.core.location import S3Location
 from imgproxy_cache.core.policy import StorageRules
 from imgproxy_cache.errors import SettingsError
-from imgproxy_cache.settings import BindAddress, Settings
+from imgproxy_cache.settings import BindAddress, Settings, reference
 from imgproxy_cache.settings.reference import SETTINGS, Setting
 
 BUCKET = {"S3_BUCKET": "images"}
@@ -323,7 +323,8 @@ def test_name_that_belongs_to_imgproxy_pro_is_not_ours() -> None:
     assert not [setting for setting in SETTINGS if setting.name.startswith("IMGPROXY_CACHE_")]
 
 
-NAMES = [name for setting in SETTINGS for name in setting.name.split(", ")] + [
+NAMES = [
+    *reference.NAMES,
     "AWS_ENDPOINT_URL",
     "AWS_ENDPOINT_URL_S3",
     "BUCKET_NAME",
