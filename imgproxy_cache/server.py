@@ -44,6 +44,7 @@ from imgproxy_cache.private_folder import make_private as make_folder_private
 from imgproxy_cache.protocol import ClientConnection
 from imgproxy_cache.refusals import Refusal
 from imgproxy_cache.settings import Settings
+from imgproxy_cache.stop_signals import stop_signals
 from imgproxy_cache.stores import open_store
 from imgproxy_cache.uploads.spool_folder import make_private
 
@@ -64,7 +65,7 @@ log = structlog.get_logger()
 
 def serve(settings: Settings) -> int:
     """
-    Serve until SIGTERM or SIGINT; return the exit status.
+    Serve until a signal asks to stop; return the exit status.
 
     0 after a stop that was asked for, 1 if imgproxy was not ready in time.
 
@@ -118,7 +119,7 @@ def _figures_apart(settings: Settings) -> Iterator[None]:
 
 def _exit_when_signalled() -> None:
     """While nothing is served yet, a stop has nothing to finish."""
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in stop_signals():
         signal.signal(number, lambda number, frame: sys.exit(0))
 
 
@@ -312,6 +313,8 @@ class _Server(AskedServer):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """From here on the sockets listen: everything behind them is open."""
+        for number in stop_signals():  # uvicorn knows two of them
+            signal.signal(number, self.handle_exit)
         await super().startup(sockets)
         if self.started:
             settings = self._settings
@@ -358,7 +361,7 @@ class _Workers:
         read_end, write_end = socket.socketpair()
         write_end.setblocking(False)
         signal.set_wakeup_fd(write_end.fileno())
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in stop_signals():
             signal.signal(number, self._stop)
         self._processes = [self._start() for _ in range(self._settings.workers)]
         while not self._is_stopping:

@@ -18,9 +18,10 @@ from supervisor.options import ServerOptions
 from supervisor.states import SupervisorStates
 from supervisor.supervisord import Supervisor
 
+from imgproxy_cache.stop_signals import stop_signals
+
 CONFIGURATION = Path(__file__).with_name("supervisord.conf")
 PROXY, IMGPROXY = "imgproxy-cache", "imgproxy"
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +82,10 @@ class _Options(ServerOptions):  # type: ignore[misc] # supervisor has no types
 
     def setsignals(self) -> None:
         """Signals end the second that supervisord sleeps: a platform may give us only five."""
+        heeded = stop_signals()
         super().setsignals()
+        if signal.SIGHUP not in heeded:
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)
         self._wakeup.on_signals()
 
     def get_socket_map(self) -> dict[int, Any]:
@@ -96,12 +100,13 @@ class _Options(ServerOptions):  # type: ignore[misc] # supervisor has no types
 
     def fork(self) -> int:
         """A stop signal in the moment between fork and exec ends the program, and is not lost."""
-        signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+        heeded = stop_signals()
+        signal.pthread_sigmask(signal.SIG_BLOCK, heeded)
         pid: int = super().fork()
         if pid == 0:
-            for number in STOP_SIGNALS:
+            for number in heeded:
                 signal.signal(number, signal.SIG_DFL)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, heeded)
         return pid
 
     def dup2(self, frm: int, to: int) -> None:

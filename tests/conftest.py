@@ -1,6 +1,7 @@
 """What all tests may ask for."""
 
 import gc
+import signal
 from asyncio import AbstractEventLoop
 from collections.abc import Callable, Iterator, Mapping
 
@@ -28,3 +29,19 @@ def no_collector() -> Iterator[None]:
     gc.disable()
     yield
     gc.enable()
+
+
+@pytest.fixture
+def heeded_hangup() -> Iterator[None]:
+    """What a test starts ends when its terminal does, even if these tests are run by `nohup`."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.fixture
+def ignored_hangup() -> Iterator[None]:
+    """What a test starts, it starts as `nohup` does."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    yield
+    signal.signal(signal.SIGHUP, before)

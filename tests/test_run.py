@@ -7,7 +7,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from signal import SIGINT, SIGKILL, SIGTERM, Signals
+from signal import SIGHUP, SIGINT, SIGKILL, SIGQUIT, SIGTERM, Signals
 
 import pytest
 
@@ -69,7 +69,8 @@ def test_photograph_is_resized_answered_and_kept(
         assert (tmp_path / "store" / key).read_bytes() == body
 
 
-@pytest.mark.parametrize("number", [SIGTERM, SIGINT])
+@pytest.mark.usefixtures("heeded_hangup")
+@pytest.mark.parametrize("number", [SIGTERM, SIGINT, SIGQUIT, SIGHUP])
 def test_stop_that_was_asked_for_ends_the_proxy_then_imgproxy_and_is_a_success(
     settings: dict[str, str], output: Path, number: Signals
 ) -> None:
@@ -79,6 +80,17 @@ def test_stop_that_was_asked_for_ends_the_proxy_then_imgproxy_and_is_a_success(
         assert run.leaves_nothing_behind()
         words = output.read_text()
         assert words.index("server.stopped") < words.index("engine.stopped")
+
+
+@pytest.mark.usefixtures("ignored_hangup")
+def test_what_nohup_started_outlives_its_terminal(settings: dict[str, str], output: Path) -> None:
+    with serving(settings, output) as run:
+        for pid in (run.child("serve"), run.process.pid):
+            os.kill(pid, SIGHUP)
+        assert ask(settings, "/health")
+        run.process.send_signal(SIGTERM)
+        assert run.ends() == 0
+        assert f"{SIGTERM.name}: finishing" in output.read_text()
 
 
 @pytest.mark.parametrize(

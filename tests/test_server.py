@@ -23,7 +23,7 @@ TARGET = b"/_/rs:fit:300/plain/local:///a.jpg"
 BODY = bytes(range(256)) * 400
 # printf %s "$TARGET" | md5sum
 KEY = "a2a31c550d82d8dcf45693c3f9fb7a0a"
-STOPS = [signal.SIGTERM, signal.SIGINT]
+STOPS = [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP]
 
 
 @pytest.fixture
@@ -131,6 +131,7 @@ async def test_ipv6_address_is_listened_on_alone(imgproxy: FakeImgproxy) -> None
 # Stop
 
 
+@pytest.mark.usefixtures("heeded_hangup")
 @pytest.mark.parametrize("number", STOPS)
 async def test_stop_while_imgproxy_is_awaited_exits_0(number: signal.Signals) -> None:
     async with started_proxy(free_port()) as proxy:
@@ -140,6 +141,7 @@ async def test_stop_while_imgproxy_is_awaited_exits_0(number: signal.Signals) ->
     assert "Traceback" not in "\n".join(proxy.output)
 
 
+@pytest.mark.usefixtures("heeded_hangup")
 @pytest.mark.parametrize("number", STOPS)
 async def test_stop_of_an_idle_server_exits_0(
     imgproxy: FakeImgproxy, number: signal.Signals
@@ -428,6 +430,7 @@ def _command(pid: int) -> str:
         return ""
 
 
+@pytest.mark.usefixtures("heeded_hangup")
 @pytest.mark.parametrize("number", STOPS)
 async def test_stop_ends_all_workers_and_leaves_no_process_behind(
     imgproxy: FakeImgproxy, number: signal.Signals

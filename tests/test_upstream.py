@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import socket
+import ssl
+import warnings
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
+import uvloop
 
 from imgproxy_cache.core.headers import Headers
 from imgproxy_cache.errors import (
@@ -19,6 +23,7 @@ from imgproxy_cache.errors import (
 )
 from imgproxy_cache.upstream import Exchange, Upstream, first_to_accept
 from imgproxy_cache.upstream.connection import Connection
+from tests.servers.s3 import S3Server
 from tests.servers.upstreams import (
     STORABLE,
     End,
@@ -701,3 +706,29 @@ async def test_no_slot_is_missing_after_every_kind_of_end(imgproxy: FakeImgproxy
             assert (await fetched(upstream, b"/fine")).is_whole
 
     assert all(len(answer.calls) <= 3 for answer, _ in started)
+
+
+def test_no_connection_over_tls_that_is_made_at_the_end_is_left_open(s3_tls: S3Server) -> None:
+    """It comes in any of many moments; uvloop warns of each (and its loop may end with EBUSY)."""
+
+    async def connect_and_end(seconds: float) -> None:
+        async with Upstream(
+            "127.0.0.1",
+            s3_tls.port,
+            max_connections=30,
+            max_waiting=0,
+            wait_seconds=SECONDS,
+            connect_timeout_seconds=SECONDS,
+            read_timeout_seconds=SECONDS,
+            tls=ssl.create_default_context(cafile=s3_tls.ca_bundle),
+        ) as upstream:
+            for _ in range(30):
+                upstream.fetch(b"GET / HTTP/1.1\r\nHost: s3\r\n\r\n", Collected()).abandon()
+            await asyncio.sleep(seconds)
+
+    with warnings.catch_warnings(record=True) as left_open:
+        warnings.simplefilter("always")
+        for number in range(20):
+            uvloop.run(connect_and_end(number * 0.005))
+        gc.collect()
+    assert [str(warning.message) for warning in left_open] == []
