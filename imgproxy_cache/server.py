@@ -87,8 +87,7 @@ def serve(settings: Settings) -> int:
         at = settings.admin_bind
         admin = stack.enter_context(bound(at)) if at is not None else []
         stack.enter_context(_figures_apart(settings))
-        uvloop.run(_open_the_store_once(settings))
-        status = uvloop.run(_wait_for_imgproxy(settings))
+        status = uvloop.run(_until_ready(settings))
         if status is not None:
             return status
         _exit_when_signalled()
@@ -164,6 +163,22 @@ def _allow_many_files() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
+async def _until_ready(settings: Settings) -> int | None:
+    """None when it is; else the exit status: 0 if asked to stop, 1 if imgproxy was not in time."""
+    waiting = asyncio.create_task(_wait_for_all(settings))
+    for number in stop_signals():
+        asyncio.get_running_loop().add_signal_handler(number, waiting.cancel)
+    try:
+        return await waiting
+    except asyncio.CancelledError:
+        return 0
+
+
+async def _wait_for_all(settings: Settings) -> int | None:
+    await _open_the_store_once(settings)
+    return await _wait_for_imgproxy(settings)
+
+
 async def _open_the_store_once(settings: Settings) -> None:
     """
     Where that fails, once and in one line.
@@ -176,11 +191,6 @@ async def _open_the_store_once(settings: Settings) -> None:
 
 
 async def _wait_for_imgproxy(settings: Settings) -> int | None:
-    """None when it is ready; else the exit status: 0 if asked to stop, 1 if not in time."""
-    loop = asyncio.get_running_loop()
-    stopped = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopped.set)
     seconds = settings.health_check_timeout_seconds
     log.info(
         "upstream.awaited",
@@ -189,14 +199,7 @@ async def _wait_for_imgproxy(settings: Settings) -> int | None:
         timeout_seconds=seconds,
     )
     async with health_of(settings) as health:
-        waiting = asyncio.create_task(health.wait(seconds))
-        stopping = asyncio.create_task(stopped.wait())
-        await asyncio.wait((waiting, stopping), return_when=asyncio.FIRST_COMPLETED)
-        for task in (waiting, stopping):
-            task.cancel()
-    if stopped.is_set():
-        return 0
-    reason = waiting.result()
+        reason = await health.wait(seconds)
     if reason is None:
         log.info("upstream.ready", message="imgproxy is ready")
         return None
