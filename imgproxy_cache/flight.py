@@ -326,7 +326,7 @@ class Passenger:
 
     async def next_chunk(self) -> tuple[bytes, bool]:
         """Wait for more of the body; the flag says that nothing follows."""
-        while self._is_gone or (taken := self.take()) is None:
+        while (taken := self.take()) is None:
             await self._progress()
         return taken
 
@@ -338,6 +338,8 @@ class Passenger:
 
     def take(self) -> tuple[bytes, bool] | None:
         """As :meth:`next_chunk`, but None where that would wait."""
+        if self._is_gone:  # a stream keeps nothing for it any more
+            return None
         flight = self.flight
         chunk = flight.chunk(self.position)
         if chunk is None:

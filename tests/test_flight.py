@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack
 
 import pytest
 
+from imgproxy_cache.protocol import ClientConnection
 from tests.servers.upstreams import (
     STORABLE,
     End,
@@ -566,8 +567,10 @@ async def test_stream_goes_at_the_pace_of_its_slowest_client_until_that_has_gone
         assert not reading.done()
         slow.hang_up()
         assert await reading == LARGE
+        await proxy.until_idle()
 
     assert len(upstream.received) == 1
+    assert {entry["outcome"] for entry in proxy.requests} == {"client-gone", "too-large"}
 
 
 async def test_newcomer_who_would_miss_the_beginning_of_a_stream_gets_a_fetch_of_its_own(
@@ -600,6 +603,27 @@ async def test_stream_that_nobody_takes_any_more_is_given_up(upstream: FakeImgpr
         await proxy.until_idle()
 
     assert upstream.written == {}
+
+
+async def test_client_that_goes_while_it_is_behind_with_a_stream_is_counted_as_gone(
+    upstream: FakeImgproxy,
+) -> None:
+    upstream.script(TARGET, image(LARGE))
+    async with (
+        wired_proxy(upstream.port, CACHE_MAX_OBJECT_BYTES="100000") as proxy,
+        connected(proxy.port, receive_buffer_bytes=4096) as slow,
+    ):
+        slow.send(request(TARGET))
+        await slow.head()
+        (client,) = proxy.state.connections
+        assert isinstance(client, ClientConnection)
+        async with asyncio.timeout(20):
+            while not client.flow.write_paused:
+                await asyncio.sleep(0.001)
+        slow.hang_up()
+        await proxy.until_idle()
+
+    assert [entry["outcome"] for entry in proxy.requests] == ["client-gone"]
 
 
 @pytest.mark.parametrize("times", [1, 5])
