@@ -20,7 +20,7 @@ LONGEST_DELAY_UNTIL_MENDED_SECONDS = 60.0
 # What does not heal by itself.
 NEEDS_AN_OPERATOR = frozenset({"bucket", "credentials", "denied", "region", "tls", "clock"})
 # What says nothing of the store, only of the image.
-OF_THE_IMAGE = frozenset({"too-large", "bug"})
+OF_THE_IMAGE = frozenset({"too-large", "fields", "bug"})
 
 
 class Permission(Enum):

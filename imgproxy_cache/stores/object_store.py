@@ -46,6 +46,12 @@ Client = S3Store | GCSStore | AzureStore
 SMALL_BYTES = 512 * 1024
 CHECK_SECONDS = 5.0
 
+# A file's name has up to 255 bytes, which take three times as many when they are escaped.
+MOST_DISPOSITION_BYTES = 1024
+# S3 takes 2 KB of metadata in 8 KB of header fields, a file system 4 KB of attributes, and not each
+# store says that it is this image which it refuses.
+MOST_FIELD_BYTES = 2048
+
 # Fields of Image kept as metadata.  Azure wants names that C# would take: `path_sha256`.
 METADATA = ("path_sha256", "content_sha256", "stored_at")
 
@@ -104,7 +110,7 @@ class ObjectStore:
         return True
 
     def _put(self, key: Key, name: str, image: Image, mode: Literal["create", "overwrite"]) -> None:
-        attributes = self._attributes(image)
+        attributes = self._attributes(name, image)
         if self._s3 is not None:
             self._s3.writer.put(key, image, attributes, only_new=mode == "create")
             return
@@ -174,21 +180,34 @@ class ObjectStore:
         except Exception as exc:
             raise self._error(exc, "check") from exc
 
-    def _attributes(self, image: Image) -> Attributes:
+    def _attributes(self, name: str, image: Image) -> Attributes:
+        """
+        The fields of an object.
+
+        Raises:
+            StoreError: of kind ``fields``: the store would refuse this image alone
+        """
         attributes: Attributes = {"Content-Type": image.content_type}
         if image.cache_control is not None:
             attributes["Cache-Control"] = image.cache_control
         if image.content_disposition is not None:
-            attributes["Content-Disposition"] = _ascii_disposition(image.content_disposition)
-        for field, name in self._metadata:
-            attributes[name] = getattr(image, field)
+            attributes["Content-Disposition"] = _stored_disposition(image.content_disposition)
+        for field, its_name in self._metadata:
+            attributes[its_name] = getattr(image, field)
+        values = "".join(attributes.values())
+        if len(values) > MOST_FIELD_BYTES:
+            raise self._unfit(name, f"its fields have {len(values)} bytes")
         # obstore panics at such a value, and prints the panic.
-        if not fits_a_header("".join(attributes.values())):
-            name, value = next(
-                (name, value) for name, value in attributes.items() if not fits_a_header(value)
-            )
-            raise ValueError(f"{name} holds what a header cannot: {value!a}")
+        if not fits_a_header(values):
+            field, value = next(item for item in attributes.items() if not fits_a_header(item[1]))
+            raise self._unfit(name, f"{field} holds what a header cannot: {value!a}")
         return attributes
+
+    def _unfit(self, name: str, cause: str) -> StoreError:
+        hint = "fix the header fields that imgproxy or the source sends with it"
+        return StoreError(
+            operation=f"put {name}", place=self.place, cause=cause, hint=hint, kind="fields"
+        )
 
     def _image(self, body: bytes, attributes: Attributes) -> Image:
         path_sha256, content_sha256, stored_at = (
@@ -284,18 +303,31 @@ def _azure_client(location: AzureLocation, client_options: ClientConfig) -> Azur
     )
 
 
-def _ascii_disposition(value: str) -> str:
+def _stored_disposition(value: str) -> str:
     """
     The same Content-Disposition in ASCII: stores sign and keep nothing else.
+
+    A name that no file can have is left out: it is in the path, anybody's to choose, and a store
+    that has no room for it fails as one that is broken.
+    """
+    stored = value if value.isascii() else _ascii_disposition(value)
+    return stored if len(stored) <= MOST_DISPOSITION_BYTES else _disposition_type(value)
+
+
+def _ascii_disposition(value: str) -> str:
+    """
+    One beyond ASCII in the form for it.
 
     imgproxy puts the name of the source into `filename` as it is, and what comes as UTF-8 has
     been read as Latin-1.  Source: RFC 6266 section 5, RFC 8187 section 3.2.
     """
-    if value.isascii():
-        return value
     with suppress(UnicodeError):
         value = value.encode("latin-1").decode("utf-8")
     found = _FILENAME.fullmatch(value)
     if found is None:
-        return "attachment" if value.lower().startswith("attachment") else "inline"
+        return _disposition_type(value)
     return f"{found[1]}; filename*=UTF-8''{quote(found[2].replace('%22', chr(34)), safe='')}"
+
+
+def _disposition_type(value: str) -> str:
+    return "attachment" if value.lower().startswith("attachment") else "inline"

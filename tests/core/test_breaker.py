@@ -26,6 +26,7 @@ def opened(kind: str = "unreachable", now: float = 100.0) -> Breaker:
         pytest.param(["bucket"], True, id="no bucket"),
         pytest.param(["denied"], True, id="no right"),
         pytest.param(["too-large"] * 9, False, id="images that are too large"),
+        pytest.param(["fields"] * 9, False, id="images whose header fields do not fit"),
         pytest.param(["bug"] * 9, False, id="our own bug"),
     ],
 )

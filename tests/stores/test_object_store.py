@@ -110,9 +110,20 @@ async def test_an_object_of_another_program_is_an_image_without_hashes(
             id="Latin-1, with imgproxy's quotes",
         ),
         pytest.param("inline; name=\xe9", "inline", id="unknown form"),
+        pytest.param(
+            f'inline; filename="{"é" * 127}"',
+            f"inline; filename*=UTF-8''{'%C3%A9' * 127}",
+            id="the longest that a file can have",
+        ),
+        pytest.param(
+            f'attachment; filename="{"a" * 5000}.jpg"', "attachment", id="longer than any file's"
+        ),
+        pytest.param(
+            f'inline; filename="{"é" * 5000}.jpg"', "inline", id="longer, and beyond ASCII"
+        ),
     ],
 )
-async def test_a_name_beyond_ascii_is_stored_in_the_form_for_it(
+async def test_a_name_is_stored_as_stores_can_keep_it(
     s3: S3Server, location: S3Location, value: str, expected: str
 ) -> None:
     async with open_store(location) as store:
@@ -121,11 +132,22 @@ async def test_a_name_beyond_ascii_is_stored_in_the_form_for_it(
     assert found.content_disposition == expected
 
 
-@pytest.mark.parametrize("value", ["a\r\nX-Injected: 1", "caf\xe9", "a\0"])
-async def test_a_value_that_no_header_can_hold_is_refused(location: S3Location, value: str) -> None:
+@pytest.mark.parametrize(
+    ("value", "cause"),
+    [
+        pytest.param("a\r\nX-Injected: 1", "what a header cannot", id="two lines"),
+        pytest.param("caf\xe9", "what a header cannot", id="beyond ASCII"),
+        pytest.param("a\0", "what a header cannot", id="NUL"),
+        pytest.param("max-age=9000, x=" + "y" * 2000, "its fields have 2203 bytes", id="too long"),
+    ],
+)
+async def test_a_value_that_no_object_can_have_is_refused_without_blaming_the_store(
+    location: S3Location, value: str, cause: str
+) -> None:
     async with open_store(location) as store:
-        with pytest.raises(StoreError, match="what a header cannot"):
+        with pytest.raises(StoreError, match=cause) as caught:
             await asyncio.to_thread(store.put, KEY, picture(cache_control=value))
+        assert caught.value.kind == "fields"
         assert await asyncio.to_thread(store.get, KEY) is None
 
 
