@@ -185,8 +185,10 @@ class Spooling:
     async def _write_batch(self) -> bool:
         """Whether any was written."""
         async with self._writing:
-            batch = self._batch()
+            batch, is_full = self._batch()
+            problem = FULL if is_full else None
             if not batch:
+                self._set_problem(problem or self.problem)
                 return False
             files: list[SpoolFile] = []
             failure: Exception | None
@@ -203,14 +205,15 @@ class Spooling:
                 image.file = file
                 self._spooled(image)
             self._waiting.extendleft(image for image, _ in reversed(batch[len(files) :]))
-            self._set_problem(None if failure is None else _problem(failure))
+            self._set_problem(problem if failure is None else _problem(failure))
             if isinstance(failure, FileNotFoundError):
                 await self._in_thread(self._close_spool)  # somebody has removed the folder
             return bool(files)
 
-    def _batch(self) -> list[tuple[Pending, Upload]]:
+    def _batch(self) -> tuple[list[tuple[Pending, Upload]], bool]:
         """
-        The next images that are due, that are not stored yet, and for which there is room.
+        The next images that are due, that are not stored yet, and for which there is room; and
+        whether there is none for the one after them.
 
         Their bytes are taken hold of: the upload may end before the thread begins.
         """
@@ -225,12 +228,11 @@ class Spooling:
                     break
                 more = _bytes_on_disk(image.upload)
                 if self._is_full(size + more, len(batch) + 1):
-                    self._set_problem(FULL)
-                    break
+                    return batch, True
                 batch.append((image, image.upload))
                 size += more
             self._waiting.popleft()
-        return batch
+        return batch, False
 
     def _is_full(self, more_bytes: int, more_files: int) -> bool:
         # Full until a tenth is free again: else it would be said with every image.
