@@ -169,7 +169,9 @@ class Fill:
         """The fetch is over: keep the answer, if it may be kept."""
         keeper = self._keeper
         if keeper.tiers is not None and self.request.path is not None:
-            keeper.tiers.admission.told(flight.status, flight.error, was_probe=self._is_probe)
+            # What is no GET imgproxy answers at once, however many images fail.
+            status = flight.status if self.request.method == "GET" else 0
+            keeper.tiers.admission.told(status, flight.error, was_probe=self._is_probe)
         if not flight.status:
             return
         keeper.events.fetch_ended(flight.status, flight.size)

@@ -664,6 +664,26 @@ async def test_imgproxy_that_fails_is_left_alone_and_kept_images_keep_coming(
     assert len(upstream.images_asked_for) == asked
 
 
+@pytest.mark.parametrize("method", [b"HEAD", b"OPTIONS", b"POST"])
+async def test_what_no_image_is_made_for_does_not_say_that_imgproxy_works(
+    method: bytes, upstream: FakeImgproxy
+) -> None:
+    async with reading(upstream) as proxy:
+        busy = head(b"Content-Length: 0", status=b"503 Service Unavailable")
+        at_once = head(b"Content-Length: 0")
+        upstream.default = lambda received: (
+            busy if received.head.startswith(b"GET ") else at_once,
+        )
+        for number in range(4):
+            await ask(proxy.port, TARGET + b"%d" % number)
+        answered = await ask(proxy.port, TARGET, method=method)
+        last_asked = await ask(proxy.port, TARGET + b"4")
+        refused = await ask(proxy.port, TARGET + b"5")
+
+    assert answered.status == 200
+    assert [one.all(b"Retry-After") for one in (last_asked, refused)] == [[], [b"1"]]
+
+
 async def test_health_of_imgproxy_is_asked_however_many_images_fail(
     upstream: FakeImgproxy,
 ) -> None:
