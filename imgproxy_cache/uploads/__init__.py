@@ -229,8 +229,7 @@ class Uploads:
     async def _flush(self, deadline: float) -> None:
         if self.spool is not None:
             left = deadline - asyncio.get_running_loop().time()
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self.spool.flush(), max(left, LAST_FLUSH_SECONDS))
+            await self.spool.flush(max(left, LAST_FLUSH_SECONDS))
 
     def _is_safe_elsewhere(self) -> bool:
         """The store is down, and everything is in a spool that lasts."""

@@ -86,14 +86,16 @@ class Spooling:
         self._take_over = take_over
         self._waiting: deque[Pending] = deque()
         self._writer: asyncio.Task[None] | None = None
+        self._flusher: asyncio.Task[None] | None = None
         self._writing = asyncio.Lock()
         self._forgotten: list[tuple[SpoolFile, TierKey | None]] = []
         self._remover: asyncio.Task[None] | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="spool")
 
     async def close(self) -> None:
-        if self._writer is not None:
-            self._writer.cancel()
+        for task in (self._writer, self._flusher):
+            if task is not None:
+                task.cancel()
         await self._in_thread(self._close_spool)
         self._thread.shutdown()
 
@@ -103,11 +105,16 @@ class Spooling:
         if self._writer is None or self._writer.done():
             self._writer = asyncio.create_task(self._write_all())
 
-    async def flush(self) -> None:
-        """Write everything that waits now, or fail to."""
+    async def flush(self, seconds: float) -> None:
+        """
+        Write everything that waits now, or fail to, and wait for that; but not for longer.
+
+        What is being written when time is up is not given up: it may be there the next time.
+        """
         self.is_hurried = True
-        while await self._write_batch():
-            pass
+        if self._flusher is None or self._flusher.done():
+            self._flusher = asyncio.create_task(self._write_now())
+        await asyncio.wait([self._flusher], timeout=seconds)
 
     def count(self, file: SpoolFile, sign: int = 1) -> None:
         """A file came into our part of the spool, or left it."""
@@ -158,6 +165,10 @@ class Spooling:
 
     async def retry_was_asked_at(self) -> float:
         return await self._with_spool(lambda spool: spool.retry_was_asked_at())
+
+    async def _write_now(self) -> None:
+        while await self._write_batch():
+            pass
 
     async def _write_all(self) -> None:
         while self._waiting:
