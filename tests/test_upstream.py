@@ -509,11 +509,11 @@ async def test_slow_answer_that_keeps_coming_is_waited_for(imgproxy: FakeImgprox
     for gate, piece in zip(gates, others, strict=False):
         steps += [gate, piece]
     imgproxy.script(b"/a", *steps)
-    async with connections_to(imgproxy.port, read_timeout_seconds=0.4) as upstream:
+    async with connections_to(imgproxy.port, read_timeout_seconds=1.0) as upstream:
         answer, _ = start(upstream, b"/a")
         for gate in gates[: len(others)]:
             await gate.reached.wait()
-            await asyncio.sleep(0.25)  # all of it takes longer than the limit
+            await asyncio.sleep(0.4)  # all of it takes longer than the limit
             gate.open.set()
         await answer.is_over.wait()
 
