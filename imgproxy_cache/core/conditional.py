@@ -37,11 +37,6 @@ class Reply(NamedTuple):
     end: int
 
 
-def is_plain(request_headers: Headers) -> bool:
-    """Whether a request asks for the whole image whatever the client has; names in lower case."""
-    return CONDITIONS_AND_RANGE.isdisjoint([name for name, _ in request_headers])
-
-
 def reply(
     kept: KeptAnswer,
     request_headers: Headers,

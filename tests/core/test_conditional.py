@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imgproxy_cache.core.conditional import Reply, is_plain, reply
+from imgproxy_cache.core.conditional import Reply, reply
 from imgproxy_cache.core.headers import Headers
 from imgproxy_cache.core.hit import lasting_fields
 from imgproxy_cache.core.kept import KeptAnswer, Lifetimes
@@ -192,39 +192,6 @@ def test_body_that_is_elsewhere_is_answered_by_its_size(asked: Headers) -> None:
     given: dict[str, Any] = {"method": "GET", "now": NOW, "cache_status": HIT}
     head = replace(KEPT, body=b"")
     assert reply(head, asked, size=10, **given) == reply(KEPT, asked, **given)
-
-
-# is_plain
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        b"if-match",
-        b"if-modified-since",
-        b"if-none-match",
-        b"if-range",
-        b"if-unmodified-since",
-        b"range",
-    ],
-    ids=bytes.decode,
-)
-def test_request_with_a_condition_or_a_range_is_not_plain(name: bytes) -> None:
-    assert not is_plain([*BROWSER, (name, b"")])
-
-
-@pytest.mark.parametrize(
-    "headers",
-    [
-        pytest.param([], id="nothing"),
-        pytest.param(
-            [*BROWSER, (b"cache-control", b"no-cache"), (b"pragma", b"no-cache")], id="all"
-        ),
-        pytest.param([(b"if", b""), (b"range-unit", b""), (b"x-range", b"")], id="like them"),
-    ],
-)
-def test_request_without_is_plain(headers: Headers) -> None:
-    assert is_plain(headers)
 
 
 # If-None-Match, If-Match
