@@ -86,7 +86,7 @@ class Settings:
     storage_rules: StorageRules
     health_path: str
     port_collision: str | None
-    """What of imgproxy's may keep it from its port: the first thing to look at if it does."""
+    """What of imgproxy's may keep one of the two from its port: the first thing to look at then."""
     warnings: tuple[str, ...]
     """What to say at start: set-ups that work, but store less than they seem to."""
 
@@ -102,6 +102,7 @@ class Settings:
         listeners = read_listeners(env)
         health_check_timeout_seconds = env.seconds("HEALTH_CHECK_TIMEOUT_IN_SEC", 30.0)
         upstream = listeners.upstream
+        collision = port_collision(env, listeners)
         path_rules = read_path_rules(env)
         hidden_by = _what_hides_settings(env, upstream)
         storage_rules = _storage_rules(
@@ -156,10 +157,10 @@ class Settings:
             read_through=read_through,
             storage_rules=storage_rules,
             health_path=f"{path_rules.prefix}/health",
-            port_collision=port_collision(env, upstream),
+            port_collision=collision,
             warnings=(
                 *_warnings_of_names(env),
-                *_warnings(env, storage_rules, upstream, hidden_by),
+                *_warnings(env, storage_rules, collision, hidden_by),
                 *_warnings_of_sizes(
                     storage_rules.max_object_bytes,
                     CACHE_BUFFER_BYTES=buffer_bytes,
@@ -252,10 +253,10 @@ def _refuse_contradictions(env: Environment, settings: Settings) -> None:
 
 
 def _warnings(
-    env: Environment, rules: StorageRules, upstream: BindAddress, hidden_by: str | None
+    env: Environment, rules: StorageRules, collision: str | None, hidden_by: str | None
 ) -> list[str]:
     warnings = warnings_without_read_through(env)
-    if (collision := port_collision(env, upstream)) is not None:
+    if collision is not None:
         warnings.append(collision)
     if rules.secret is not None and not rules.store_secret:
         warnings.append(

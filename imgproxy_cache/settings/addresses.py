@@ -61,16 +61,21 @@ def read_listeners(env: Environment) -> Listeners:
     return listeners
 
 
-def port_collision(env: Environment, upstream: BindAddress) -> str | None:
-    """What of imgproxy's own takes the port on which we expect it."""
+def port_collision(env: Environment, listeners: Listeners) -> str | None:
+    """What of imgproxy's own takes a port that one of the two is to listen on."""
     # The official Helm chart sets ":8081".
     metrics = env.text("IMGPROXY_PROMETHEUS_BIND") or ""
-    if not upstream.is_loopback or metrics.rpartition(":")[2].strip() != str(upstream.port):
+    port = metrics.rpartition(":")[2].strip()
+    if not listeners.upstream.is_loopback:
         return None
-    return (
-        f"IMGPROXY_PROMETHEUS_BIND={printable(metrics)} takes the port that imgproxy has from"
-        f" CACHE_UPSTREAM_URL, {upstream.port}: change one of them"
-    )
+    for name, address in _on_this_machine(env, listeners):
+        if port == str(address.port):
+            owner = "that imgproxy has from" if address is listeners.upstream else "of"
+            return (
+                f"IMGPROXY_PROMETHEUS_BIND={printable(metrics)} takes the port {owner} {name},"
+                f" {port}: change one of them"
+            )
+    return None
 
 
 def _bind(env: Environment) -> BindAddress:
@@ -114,14 +119,19 @@ def _checked(host: str, port: str) -> BindAddress | None:
     return BindAddress(bare or None, int(port)) if int(port) <= LARGEST_PORT else None
 
 
-def _refuse_shared_ports(env: Environment, listeners: Listeners) -> None:
+def _on_this_machine(env: Environment, listeners: Listeners) -> list[tuple[str, BindAddress]]:
+    """The addresses that are taken here, each with the variable that says which."""
     ours = "IMGPROXY_BIND" if env.text("IMGPROXY_BIND") is not None else "PORT"
     named = [(ours, listeners.bind)]
     if listeners.admin_bind is not None:
         named.append(("CACHE_ADMIN_BIND", listeners.admin_bind))
     if listeners.upstream.is_loopback:
         named.append(("CACHE_UPSTREAM_URL", listeners.upstream))
-    for (one, first), (other, second) in combinations(named, 2):
+    return named
+
+
+def _refuse_shared_ports(env: Environment, listeners: Listeners) -> None:
+    for (one, first), (other, second) in combinations(_on_this_machine(env, listeners), 2):
         if first.overlaps(second):
             # One of them has its default: the other is the one to change.
             wrong, right = (one, other) if env.text(other) is None else (other, one)

@@ -49,11 +49,43 @@ def test_one_port_of_two_addresses_is_two(environ: dict[str, str]) -> None:
     settings(environ)
 
 
-def test_metrics_of_imgproxy_on_its_own_port_are_named_as_the_helm_chart_sets_them() -> None:
-    collision = (
-        "IMGPROXY_PROMETHEUS_BIND=':8081' takes the port that imgproxy has from"
-        " CACHE_UPSTREAM_URL, 8081: change one of them"
-    )
-    read = settings({"IMGPROXY_PROMETHEUS_BIND": ":8081"})
+@pytest.mark.parametrize(
+    ("environ", "collision"),
+    [
+        pytest.param(
+            {"IMGPROXY_PROMETHEUS_BIND": ":8081"},
+            "IMGPROXY_PROMETHEUS_BIND=':8081' takes the port that imgproxy has from"
+            " CACHE_UPSTREAM_URL, 8081: change one of them",
+            id="imgproxy's own, as the Helm chart sets it",
+        ),
+        pytest.param(
+            {"IMGPROXY_PROMETHEUS_BIND": ":8082"},
+            "IMGPROXY_PROMETHEUS_BIND=':8082' takes the port of CACHE_ADMIN_BIND, 8082:"
+            " change one of them",
+            id="the operator's",
+        ),
+        pytest.param(
+            {"IMGPROXY_PROMETHEUS_BIND": "0.0.0.0:9000", "IMGPROXY_BIND": ":9000"},
+            "IMGPROXY_PROMETHEUS_BIND='0.0.0.0:9000' takes the port of IMGPROXY_BIND, 9000:"
+            " change one of them",
+            id="the public one",
+        ),
+    ],
+)
+def test_a_port_that_metrics_of_imgproxy_take_is_named(
+    environ: dict[str, str], collision: str
+) -> None:
+    read = settings(environ)
     assert (read.port_collision, read.warnings) == (collision, (collision,))
-    assert settings({"IMGPROXY_PROMETHEUS_BIND": ":9090"}).port_collision is None
+
+
+@pytest.mark.parametrize(
+    "environ",
+    [
+        {"IMGPROXY_PROMETHEUS_BIND": ":9090"},
+        {"IMGPROXY_PROMETHEUS_BIND": ":8082", "CACHE_ADMIN_BIND": ""},
+    ],
+    ids=str,
+)
+def test_metrics_on_a_port_of_their_own_are_in_nobodys_way(environ: dict[str, str]) -> None:
+    assert settings(environ).port_collision is None
