@@ -105,7 +105,8 @@ class AnswerCycle(RequestResponseCycle):
             self.write(body, is_last=True)
 
     async def receive(self) -> ASGIReceiveEvent:
-        if self.waiting_for_100_continue and not self.transport.is_closing():
+        has_ended = self.disconnected or self.transport.is_closing()
+        if self.waiting_for_100_continue and not has_ended:
             self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             self.waiting_for_100_continue = False
         while self._has_nothing_to_tell():

@@ -363,6 +363,13 @@ async def test_target_has_its_limit_behind_another_request(proxy: WiredProxy) ->
             b"/a",
             id="no chunk after too many bytes",
         ),
+        pytest.param(
+            b"POST /a HTTP/1.1\r\n" + HOST + b"\r\nTransfer-Encoding: chunked\r\n"
+            b"Expect: 100-continue\r\n\r\nno",
+            "bad-request",
+            b"/a",
+            id="no chunk, of one that was to wait for 100",
+        ),
     ],
 )
 async def test_refused_request_is_told_of_once(
