@@ -16,7 +16,7 @@ and, where there is a sentence for people, `message`.  The events:
 ``upstream.failed``      not ready in time, and what to look at
 ``upstream.paused``      with read-through: it failed five times in a row; only probes ask it
 ``upstream.recovered``   it answers again
-``request.served``       one for each request; for hits from memory at level debug
+``request.served``       one for each request; for most hits of the nearest tier at level debug
 ``request.failed``       one for each request that got no whole answer, and why
 ``request.refused``      no request for us: one line each, 10 a second; then `unlogged`: the rest
 ``request.crashed``      a bug of ours, with its traceback; answered with 500
