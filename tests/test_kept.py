@@ -74,7 +74,7 @@ async def test_after_a_restart_everything_is_stored_as_it_came(root: Path) -> No
         before.store.failure = DOWN
         for number in range(10):
             before.uploads.offer(numbered(number))
-        assert await before.drain(0.3) == 0
+        assert await before.drain() == 0
     assert files(root) == 10
     assert before.recorded.events[-1] == ("left", 10)
     async with uploading(spool=root, now=lambda: NOW + 60) as after:
