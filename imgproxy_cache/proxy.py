@@ -219,6 +219,7 @@ class Proxy:
     ) -> tuple[str, bool]:
         """Relay imgproxy's answer, or give what is kept where that is better; how that went."""
         request = answer.request
+        forwarded = self._forwarded(request, found)  # as it is before the answer is kept
         collapsed, passenger = False, None
         try:
             flight, collapsed = self._find_or_start(request, found)
@@ -239,9 +240,10 @@ class Proxy:
                 await self._beginning(passenger, found)
             outcome = None
             if request.resource is not None:
-                outcome = await self._give_instead(found, passenger, answer, collapsed)
+                outcome = await self._give_instead(
+                    found, passenger, answer, forwarded, collapsed=collapsed
+                )
             if outcome is None:
-                forwarded = self._forwarded(request, found)
                 await _relay(passenger, answer, forwarded, collapsed, self._now)
                 outcome = str(flight.why_not_stored or STORED)
         except ClientGone:
@@ -254,7 +256,7 @@ class Proxy:
                 await self._give_after_asking(found, 0, answer)
                 outcome = STALE_IF_ERROR
             else:
-                await answer_failure(error, answer, self._forwarded(request, found))
+                await answer_failure(error, answer, forwarded)
             if outcome != STALE_IF_ERROR:  # of which its line says enough
                 _log_failure(answer, error)
         finally:
@@ -330,7 +332,13 @@ class Proxy:
         flight.fill.landed(flight)
 
     async def _give_instead(
-        self, found: Found | None, passenger: Passenger, answer: Answer, collapsed: bool
+        self,
+        found: Found | None,
+        passenger: Passenger,
+        answer: Answer,
+        forwarded: Forwarded,
+        *,
+        collapsed: bool,
     ) -> str | None:
         """Give what is kept in the place of imgproxy's answer, where that is better."""
         flight = passenger.flight
@@ -349,7 +357,6 @@ class Proxy:
                 raise flight.error  # nothing was sent yet: an answer of its own is still possible
             kept = None if flight.is_streaming else await fill.whole()
             if kept is not None:
-                forwarded = self._forwarded(answer.request, found)
                 status = cache_status(None, collapsed=collapsed, forwarded=forwarded)
                 whole = found_in(b"upstream", kept)
                 await give(whole, answer, now=self._now(), cache_status=status)
@@ -370,9 +377,12 @@ class Proxy:
         """Why imgproxy was asked."""
         if found is not None:
             return Forwarded.STALE
-        if self._read_through is not None and request.resource is None:
+        if self._read_through is None:
+            return Forwarded.URI_MISS
+        if request.resource is None:
             return Forwarded.BYPASS
-        return Forwarded.URI_MISS
+        has_others = self._read_through.has_other_variants(request.resource)
+        return Forwarded.VARY_MISS if has_others else Forwarded.URI_MISS
 
     def _report(
         self, answer: Answer, outcome: str, began: float, *, collapsed: bool = False

@@ -248,6 +248,20 @@ async def test_variants_are_selected_by_the_formats_that_a_client_takes(
     assert len(upstream.images_asked_for) == 2
 
 
+async def test_first_variant_is_new_and_the_second_another_one(
+    proxy: WiredProxy, upstream: FakeImgproxy
+) -> None:
+    upstream.script(TARGET, image(b"webp", b"Vary: Accept"))
+    upstream.script(TARGET, image(b"jpeg", b"Vary: Accept"))
+
+    answers = [await ask(proxy.port, TARGET, *lines) for lines in ([b"Accept: image/webp"], [])]
+
+    assert [one[b"Cache-Status"] for one in answers] == [
+        b"imgproxy-cache; fwd=uri-miss; stored",
+        b"imgproxy-cache; fwd=vary-miss; stored",
+    ]
+
+
 async def test_variants_are_selected_in_the_fast_lane_too(
     proxy: WiredProxy, upstream: FakeImgproxy
 ) -> None:

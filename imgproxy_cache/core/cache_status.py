@@ -15,6 +15,7 @@ class Forwarded(StrEnum):
     __hash__ = str.__hash__  # as NotStored's
 
     URI_MISS = "uri-miss"
+    VARY_MISS = "vary-miss"
     STALE = "stale"
     BYPASS = "bypass"
 

@@ -141,6 +141,11 @@ class ReadThrough:
             return None
         return Found(b"memory", held.metadata, held.size, held)
 
+    def has_other_variants(self, resource: Resource) -> bool:
+        """Whether there are answers for requests with other fields, as far as memory knows."""
+        entry = self.memory.entries.entry(tier_key(resource.name))
+        return entry is not None and isinstance(entry.value, Signpost)
+
     async def search(
         self, request: Request, resource: Resource, stale: Found | None
     ) -> Found | None:

@@ -48,6 +48,7 @@ def test_failure_is_named_by_its_detail() -> None:
 @pytest.mark.parametrize(
     ("forwarded", "value"),
     [
+        pytest.param(Forwarded.VARY_MISS, b"imgproxy-cache; fwd=vary-miss; stored", id="variant"),
         pytest.param(Forwarded.STALE, b"imgproxy-cache; fwd=stale; stored", id="stale"),
         pytest.param(Forwarded.BYPASS, b"imgproxy-cache; fwd=bypass; stored", id="bypass"),
     ],
