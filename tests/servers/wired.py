@@ -17,6 +17,7 @@ from functools import partial
 from typing import Any
 
 import uvicorn
+from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.server import ServerState
 
 from imgproxy_cache.app import (
@@ -182,7 +183,7 @@ async def wired_proxy(
     """
     A proxy in front of the upstream, with these settings.
 
-    Fails if uvicorn or asyncio had anything to complain of.
+    Fails if uvicorn or asyncio had anything to complain of, or a request crashed.
     """
     given = settings(upstream_port, **environ)
     metrics = Metrics()
@@ -191,6 +192,7 @@ async def wired_proxy(
     store = MemoryStore()
     clock = Clock()
     complaints = _Complaints()
+    crashes: list[Exception] = []
     loggers = [logging.getLogger(name) for name in ("uvicorn.error", "asyncio")]
     for logger in loggers:
         logger.addHandler(complaints)
@@ -225,7 +227,7 @@ async def wired_proxy(
             patience_seconds=patience_seconds,
         )
         make_protocol, state = _protocol(
-            proxy,
+            _watched(proxy, crashes),
             given,
             metrics,
             arrival_seconds,
@@ -262,10 +264,22 @@ async def wired_proxy(
             for logger in loggers:
                 logger.removeHandler(complaints)
     assert complaints.records == []
+    assert crashes == []
+
+
+def _watched(app: ASGIApp, crashes: list[Exception]) -> ASGIApp:
+    async def watched(scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await app(scope, receive, send)
+        except Exception as exc:
+            crashes.append(exc)
+            raise
+
+    return watched
 
 
 def _protocol(
-    proxy: Proxy,
+    app: ASGIApp,
     given: Settings,
     metrics: Metrics,
     arrival_seconds: float,
@@ -275,7 +289,7 @@ def _protocol(
     fast_lane: FastLane | None,
 ) -> tuple[Any, ServerState]:
     config = uvicorn.Config(
-        proxy,
+        app,
         http=ClientConnection,
         ws="none",
         lifespan="off",
