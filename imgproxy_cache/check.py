@@ -48,7 +48,8 @@ async def _check_imgproxy(settings: Settings) -> Finding:
         problem = await health.why_not_ready()
     if problem is None:
         return Finding(True, f"imgproxy: {settings.upstream_url}{settings.health_path}")
-    hint = "start imgproxy (`imgproxy-cache run` does), or fix CACHE_UPSTREAM_URL"
+    wrong = "CACHE_UPSTREAM_URL or IMGPROXY_PATH_PREFIX"
+    hint = f"start imgproxy (`imgproxy-cache run` does), or fix {wrong}"
     return Finding(False, f"imgproxy: {problem}: {hint}")
 
 

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import re
 import shutil
 import sys
 import textwrap
@@ -18,6 +19,8 @@ from imgproxy_cache.settings.environment import Environment
 from imgproxy_cache.settings.read_through import read_key_rules
 from imgproxy_cache.settings.reference import SETTINGS
 from imgproxy_cache.settings.store import read_store
+
+_IN_NO_TARGET = re.compile(rb"[^!-~]")
 
 Command = Callable[[argparse.Namespace, Mapping[str, str]], int]
 
@@ -181,7 +184,11 @@ def _key(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
         raise SettingsError(env.problems)
     folder = "" if isinstance(location, FolderLocation) else location.folder
     for path in arguments.path:
-        print(object_name(folder, key_from_target(os.fsencode(path), rules)))
+        target = os.fsencode(path)
+        if _IN_NO_TARGET.search(target):
+            hint = "expected blanks and what is beyond ASCII escaped, as browsers send them"
+            sys.stderr.write(f"{path!a} is the path of no request: {hint}\n")
+        print(object_name(folder, key_from_target(target, rules)))
     return 0
 
 

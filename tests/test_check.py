@@ -12,7 +12,9 @@ from tests.servers.engine import RunningEngine, running_engine
 from tests.servers.process import free_port
 from tests.servers.s3 import S3Server
 
-START_IT = "start imgproxy (`imgproxy-cache run` does), or fix CACHE_UPSTREAM_URL"
+START_IT = (
+    "start imgproxy (`imgproxy-cache run` does), or fix CACHE_UPSTREAM_URL or IMGPROXY_PATH_PREFIX"
+)
 FIX_THE_KEYS = "fix AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (or the profile or role)"
 
 

@@ -60,11 +60,27 @@ EXAMPLE = "/resize:fill:300:300/plain/https://example.com/image.jpg"
             "09d30436fbaf518bc29eaf8fe8a1c258",
             id="signature left out behind a prefix",
         ),
-        pytest.param({}, "/\udcff", "eb48085e1ed9e58e309f8f427b6f749b", id="bytes as they are"),
     ],
 )
 def test_key_is_the_name_of_the_object(environ: dict[str, str], path: str, name: str) -> None:
     assert imgproxy_cache("key", path, environ=environ) == Finished(0, f"{name}\n", "")
+
+
+@pytest.mark.parametrize(
+    ("path", "name", "quoted"),
+    [
+        pytest.param(
+            "/\udcff", "eb48085e1ed9e58e309f8f427b6f749b", r"'/\udcff'", id="bytes as they are"
+        ),
+        pytest.param("/caf\xe9", "fa9b2c1834eec27fa9d0fc1cd8723abf", r"'/caf\xe9'", id="a letter"),
+        pytest.param("/a b", "937f8c49ed3952555dd678270ae03c89", "'/a b'", id="a blank"),
+    ],
+)
+def test_key_of_what_no_request_can_ask_for_says_so(path: str, name: str, quoted: str) -> None:
+    done = imgproxy_cache("key", path)
+    assert (done.status, done.out) == (0, f"{name}\n")
+    hint = "expected blanks and what is beyond ASCII escaped, as browsers send them"
+    assert done.err == f"{quoted} is the path of no request: {hint}\n"
 
 
 def test_several_keys_come_in_the_order_of_their_paths() -> None:
