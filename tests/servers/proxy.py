@@ -116,7 +116,11 @@ class RunningProxy:
 
 @asynccontextmanager
 async def started_proxy(upstream_port: int, **environ: str) -> AsyncIterator[RunningProxy]:
-    """A proxy that may not be ready yet; whatever is left of it is killed in the end."""
+    """
+    A proxy that may not be ready yet; whatever is left of it is killed in the end.
+
+    Fails if a request crashed.
+    """
     with TemporaryDirectory() as folder:
         store = _folder(folder, "store")
         port, admin_port = free_port(), free_port()
@@ -148,6 +152,8 @@ async def started_proxy(upstream_port: int, **environ: str) -> AsyncIterator[Run
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
             await proxy.ended()
+        # Of one that was killed the last line may be half a one.
+        assert [line for line in proxy.output if '"event":"request.crashed"' in line] == []
 
 
 @asynccontextmanager
