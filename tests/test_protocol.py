@@ -525,7 +525,7 @@ async def test_slow_client_that_takes_a_little_now_and_then_is_not_cut_off(
     body = bytes(3_000_000)
     upstream.script(b"/a", image(body))
     async with (
-        wired_proxy(upstream.port, CACHE_CLIENT_STALL_SECONDS="0.4") as proxy,
+        wired_proxy(upstream.port, CACHE_CLIENT_STALL_SECONDS="0.8") as proxy,
         connected(proxy.port, receive_buffer_bytes=65536) as wire,
     ):
         wire.send(request(b"/a"))
@@ -567,7 +567,7 @@ async def test_slow_client_is_not_cut_off_while_the_system_still_has_much_for_it
     """What the client takes then is not seen in our own buffer: not for minutes, at this speed."""
     upstream.script(b"/a", image(bytes(20_000_000)))
     async with (
-        wired_proxy(upstream.port, CACHE_CLIENT_STALL_SECONDS="0.4") as proxy,
+        wired_proxy(upstream.port, CACHE_CLIENT_STALL_SECONDS="0.8") as proxy,
         connected(proxy.port, receive_buffer_bytes=4096) as wire,
     ):
         wire.send(request(b"/a"))
