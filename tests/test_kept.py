@@ -262,6 +262,32 @@ async def test_a_disk_that_fails_keeps_nobody_from_storing_and_heals_by_itself(r
     assert told == ["spool.failed", "spool.recovered"]
 
 
+async def test_a_spool_that_is_mended_is_known_to_be_though_no_image_needs_it(root: Path) -> None:
+    root.write_text("in the way")  # noqa: ASYNC240 - a test may block
+    async with uploading(spool=root, jitter=lambda: 0) as setup:
+        setup.store.failure = DOWN
+        setup.uploads.offer(numbered(1))
+        await setup.until(lambda: setup.uploads.spool_problem is not None)
+        setup.store.failure = None
+        await setup.until(lambda: setup.uploads.waiting == 0)
+        assert setup.uploads.spool_problem is not None
+        root.unlink()  # noqa: ASYNC240
+        await setup.until(lambda: setup.uploads.spool_problem is None)
+    assert files(root) == 0
+
+
+async def test_a_spool_that_was_full_is_not_when_the_store_has_taken_all(root: Path) -> None:
+    limits = SpoolLimits(10**9, 2, 10**9)
+    async with uploading(spool=root, limits=limits, jitter=lambda: 0) as setup:
+        setup.store.failure = DOWN
+        for number in range(5):
+            setup.uploads.offer(numbered(number))
+        await setup.until(lambda: setup.uploads.spool_problem == "the spool is full")
+        setup.store.failure = None
+        await setup.until(lambda: setup.uploads.waiting == 0)
+        await setup.until(lambda: setup.uploads.spool_problem is None)
+
+
 async def test_a_spool_that_cannot_be_opened_is_opened_when_that_is_mended(root: Path) -> None:
     root.write_text("in the way")  # noqa: ASYNC240 - a test may block
     async with uploading(spool=root) as setup:

@@ -293,6 +293,7 @@ class Uploads:
                     await self.adopt()
                     next_adoption = time.monotonic() + ADOPT_SECONDS
                 self._expire(self.spool.limits.max_age_seconds)
+                await self.spool.look_again()
                 with suppress(OSError, SpoolError):  # writing will tell, if it cannot
                     await self._look_for_operator(self.spool)
             self._outages.summarise()

@@ -83,21 +83,33 @@ class Spool:
         path = f"{self._folder}/{image_name(image.key, image.accepted_at)}"
         temporary = f"{path}{TEMPORARY}"
         head = spool_head(image)
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
-        descriptor = os.open(temporary, flags, 0o600)
         try:
-            try:
-                _write_all(descriptor, head, body)
-                if self._sync:
-                    os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+            self._write_file(temporary, head, body)
             os.rename(temporary, path)  # noqa: PTH104
         except OSError:
             with suppress(OSError):
                 os.unlink(temporary)  # noqa: PTH108
             raise
         return SpoolFile(Path(path), image.key, len(head) + len(body), image.accepted_at)
+
+    def _write_file(self, path: str, head: bytes, body: bytes) -> None:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+        descriptor = os.open(path, flags, 0o600)
+        try:
+            _write_all(descriptor, head, body)
+            if self._sync:
+                os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def try_to_write(self, size: int) -> None:
+        """Fail as :meth:`write` does, if the disk does not take a file of this size."""
+        path = f"{self._folder}/room{TEMPORARY}"
+        try:
+            self._write_file(path, b"", bytes(size))
+        finally:
+            with suppress(OSError):
+                os.unlink(path)  # noqa: PTH108
 
     def remove(self, file: SpoolFile) -> None:
         """

@@ -88,6 +88,7 @@ class Spooling:
         self._writer: asyncio.Task[None] | None = None
         self._flusher: asyncio.Task[None] | None = None
         self._writing = asyncio.Lock()
+        self._refused_bytes = 0  # of the image that the disk did not take
         self._forgotten: list[tuple[SpoolFile, TierKey | None]] = []
         self._remover: asyncio.Task[None] | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="spool")
@@ -163,6 +164,26 @@ class Spooling:
     async def note(self, text: str) -> None:
         await self._with_spool(lambda spool: spool.note(text))
 
+    async def look_again(self) -> None:
+        """
+        See whether what kept images out still does, where none waits whose writing would tell.
+
+        None that a store which works takes in time is ever written: the problem would be said to
+        last when it is long mended.
+        """
+        if self.problem is None or self._waiting:
+            return
+        async with self._writing:
+            if self.problem == FULL:
+                self._set_problem(FULL if self._is_full(0, 0) else None)
+                return
+            failure: Exception | None = None
+            try:
+                await self._with_spool(lambda spool: spool.try_to_write(self._refused_bytes))
+            except (OSError, SpoolError) as exc:
+                failure = exc
+            await self._told(failure)
+
     async def retry_was_asked_at(self) -> float:
         return await self._with_spool(lambda spool: spool.retry_was_asked_at())
 
@@ -216,10 +237,16 @@ class Spooling:
                 image.file = file
                 self._spooled(image)
             self._waiting.extendleft(image for image, _ in reversed(batch[len(files) :]))
-            self._set_problem(problem if failure is None else _problem(failure))
-            if isinstance(failure, FileNotFoundError):
-                await self._in_thread(self._close_spool)  # somebody has removed the folder
+            if failure is not None:
+                self._refused_bytes = _bytes_on_disk(batch[len(files)][1])
+            await self._told(failure, otherwise=problem)
             return bool(files)
+
+    async def _told(self, failure: Exception | None, *, otherwise: str | None = None) -> None:
+        """What the disk said."""
+        self._set_problem(otherwise if failure is None else _problem(failure))
+        if isinstance(failure, FileNotFoundError):
+            await self._in_thread(self._close_spool)  # somebody has removed the folder
 
     def _batch(self) -> tuple[list[tuple[Pending, Upload]], bool]:
         """

@@ -54,7 +54,9 @@ async def test_a_full_disk_costs_no_client_an_answer_and_nothing_that_fits_into_
             await stage.until_drained(proxy)
             stage.expect_all_stored()
             assert proxy.events("upload.dropped") == []
-            # And the spool works as before.
+            # And the spool works as before, and is said to, though nothing is written.
+            await proxy.wait_for("spool.recovered")
+            assert (await proxy.metrics())["spool_is_failing"] == 0
             stage.front.fail(Fault.UNAVAILABLE)
             await stage.history.ask_many(proxy.port, 5)
             await until_true(lambda: len(spool_files(stage.spool)) == 5)

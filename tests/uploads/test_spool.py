@@ -53,6 +53,15 @@ def test_what_was_written_is_read_and_removed(spool: Spool, root: Path) -> None:
     assert names(root) == []
 
 
+def test_trying_the_disk_leaves_nothing_on_it(spool: Spool, root: Path) -> None:
+    spool.try_to_write(100_000)
+    assert names(root) == []
+    (folder,) = root.glob("*/worker-*")
+    folder.rename(root / "elsewhere")
+    with pytest.raises(FileNotFoundError):
+        spool.try_to_write(1)
+
+
 def test_folders_and_files_are_for_nobody_else(spool: Spool, root: Path) -> None:
     spool.write([spooled()])
     modes = {path: path.stat().st_mode & 0o777 for path in (root, *root.rglob("*"))}
