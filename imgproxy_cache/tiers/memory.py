@@ -85,8 +85,8 @@ class Held(Hit):
 
 class MemoryTier:
     """
-    A :class:`~imgproxy_cache.tiers.Tier` that answers at once: `find` is for hits that shall
-    cost next to nothing (whoever finds nothing counts the miss), `get` for everybody else.
+    A :class:`~imgproxy_cache.tiers.Tier` that has `find` in the place of `get`: it answers at once,
+    and costs next to nothing.  Whoever finds nothing counts the miss.
 
     `max_bytes` is for all that the entries take in memory, within some percent (resident it is a
     sixth more: the allocator's gaps); with 0 the tier is empty for ever.  No more than `max_files`
@@ -110,12 +110,6 @@ class MemoryTier:
         counts.hits, counts.evictions = entries.hits, entries.evictions
         counts.items, counts.bytes = len(entries), entries.size
         return counts
-
-    def get(self, key: TierKey) -> Kept | None:
-        found = self.find(key)
-        if found is None:
-            self._counts.misses += 1
-        return found.kept if isinstance(found, Held) else found
 
     def put(self, key: TierKey, kept: Kept) -> None:
         if not self.max_bytes:

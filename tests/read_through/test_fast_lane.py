@@ -14,7 +14,7 @@ import uvloop
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from imgproxy_cache.core.kept import KeptAnswer
+from imgproxy_cache.tiers.memory import Held
 from tests.servers.upstreams import FakeImgproxy, Gate, Received, Script, fake_imgproxy, head, image
 from tests.servers.wired import WiredProxy, wired_proxy
 from tests.wire import Wire, ask, connected, request
@@ -245,11 +245,11 @@ async def test_what_is_no_longer_in_memory_is_not_given(
         upstream.script(TARGET, image(b"later"))
         key = proxy.read_through.known_key(TARGET)
         assert key is not None
-        kept = memory.get(key)
-        assert isinstance(kept, KeptAnswer)
+        held = memory.find(key)
+        assert isinstance(held, Held)
         memory.remove(key)
         if change == "replaced":
-            memory.put(key, replace(kept, body=b"later"))
+            memory.put(key, replace(held.kept, body=b"later"))
         hits = proxy.hits_at_once
         wire.send(request(TARGET))
         answer = await wire.answer()

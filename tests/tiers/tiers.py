@@ -16,7 +16,7 @@ from imgproxy_cache.tiers import Counts, Tier
 from imgproxy_cache.tiers.disk import DiskTier
 from imgproxy_cache.tiers.disk_folder import DiskFolder
 from imgproxy_cache.tiers.disk_reading import READ_SECONDS, DiskReading
-from imgproxy_cache.tiers.memory import MemoryTier
+from imgproxy_cache.tiers.memory import Held, MemoryTier
 from imgproxy_cache.tiers.store import StoreTier
 from tests.tiers.answers import NOW
 
@@ -64,7 +64,7 @@ class Settled(Tier, Protocol):
 
 
 class InMemory:
-    """The memory tier, whose `get` is no coroutine."""
+    """The memory tier, with those who count its misses."""
 
     def __init__(self, *, max_bytes: int, max_items: int) -> None:
         self._tier = MemoryTier(
@@ -76,7 +76,10 @@ class InMemory:
         return self._tier.counts
 
     async def get(self, key: TierKey) -> Kept | None:
-        return self._tier.get(key)
+        found = self._tier.find(key)
+        if found is None:
+            self._tier.counts.misses += 1
+        return found.kept if isinstance(found, Held) else found
 
     def put(self, key: TierKey, kept: Kept) -> None:
         self._tier.put(key, kept)
