@@ -4,7 +4,7 @@ uvicorn's HTTP protocol, with what it leaves out.
 * The target reaches the application as the bytes that came (``scope["raw_path"]``,
   query included): uvicorn drops fragments and turns ``http://evil/p`` into ``/p``.
 * What is no request for us is refused here: a target that is not an ASCII path,
-  not exactly one ``Host`` (RFC 9112 section 3.2), but for none in HTTP/1.0.
+  not exactly one ``Host`` (RFC 9112 section 3.2).
 * Limits that uvicorn and llhttp do not have: size and time of a request's head,
   time of its body, and clients that do not take their answer.
 * What is at hand for a request that is known byte for byte is given before anything is parsed:
@@ -314,9 +314,7 @@ class ClientConnection(HttpToolsProtocol):
             self._reject(BAD_REQUEST)
         if not target.startswith(b"/") or not target.isascii() or method == b"CONNECT":
             self._reject(BAD_TARGET)
-        if not self._hosts and http_version == "1.0":
-            self.headers.append((b"host", b""))  # which imgproxy, asked in HTTP/1.1, needs
-        elif self._hosts != 1:
+        if self._hosts != 1:
             self._reject(BAD_HOST)
         self._phase = BODY
         self._head_bytes += len(target)

@@ -199,16 +199,6 @@ async def test_http_1_0_request_is_answered_and_its_connection_closed(
     assert upstream.received[0].line == b"GET /a HTTP/1.1"
 
 
-async def test_http_1_0_request_needs_no_host(proxy: WiredProxy, upstream: FakeImgproxy) -> None:
-    """As HAProxy's health checks; imgproxy is asked in HTTP/1.1 (RFC 9112 section 3.2)."""
-    async with connected(proxy.port) as wire:
-        wire.send(b"GET /a HTTP/1.0\r\n\r\n")
-        answer = await wire.answer()
-
-    assert (answer.status, answer.body) == (200, b"image of /a")
-    assert upstream.received[0].all(b"host") == [b""]
-
-
 async def test_http_1_0_client_gets_no_interim_answer_whatever_it_expects(
     proxy: WiredProxy,
 ) -> None:
@@ -347,12 +337,6 @@ async def test_target_has_its_limit_behind_another_request(proxy: WiredProxy) ->
             id="absolute form",
         ),
         pytest.param(b"GET /a?b HTTP/1.1\r\n\r\n", "bad-host", b"/a?b", id="no Host"),
-        pytest.param(
-            b"GET /a HTTP/1.0\r\nHost: a\r\nHost: a\r\n\r\n",
-            "bad-host",
-            b"/a",
-            id="two Hosts in 1.0",
-        ),
         pytest.param(
             b"GET /" + b"a" * 40_000, "target-too-long", b"/" + b"a" * 16383, id="long target"
         ),
