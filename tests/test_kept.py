@@ -305,7 +305,7 @@ async def test_a_folder_that_somebody_removed_is_made_again(root: Path) -> None:
     async with uploading(spool=root) as setup:
         setup.store.failure = DOWN
         setup.uploads.offer(numbered(1))
-        await setup.until(lambda: files(root) == 1)
+        await setup.until(lambda: setup.recorded.count("spooled") == 1)  # its folder synced too
         root.rename(root.with_name("gone"))  # noqa: ASYNC240
         setup.uploads.offer(numbered(2))
         await setup.until(lambda: files(root) == 1)
