@@ -165,7 +165,9 @@ async def answer_failure(error: UpstreamError, answer: Answer, forwarded: Forwar
         status, said = 502, "gave no answer: it "
     else:
         status, said = 502, "cannot be reached: "
-    headers.append((b"Cache-Status", cache_status_of_failure(name_of(error), forwarded)))
+    was_asked = not isinstance(error, UpstreamFailing)
+    cache_status = cache_status_of_failure(name_of(error), forwarded if was_asked else None)
+    headers.append((b"Cache-Status", cache_status))
     await _answer(status, f"imgproxy {said}{error}", headers, answer)
 
 

@@ -13,6 +13,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from functools import lru_cache, partial
+from random import random
 from typing import Any
 
 import uvicorn
@@ -185,6 +186,7 @@ async def read_through_from(
     buffer: Buffer,
     *,
     now: Callable[[], float] = time.time,
+    jitter: Callable[[], float] = random,
 ) -> AsyncIterator[ReadThrough | None]:
     """One worker's tiers; None where read-through is off."""
     given = settings.read_through
@@ -229,7 +231,7 @@ async def read_through_from(
             store=store_tier,
             path_rules=settings.path_rules,
             key_rules=settings.key_rules,
-            admission=Admission(),
+            admission=Admission(jitter=jitter),
             staleness=Staleness(
                 while_revalidate_seconds=given.stale_while_revalidate_seconds,
                 if_error_seconds=given.stale_if_error_seconds,

@@ -253,7 +253,7 @@ class Proxy:
             if answer.status:
                 client.break_off()
             elif found is not None and self._may_be_given_on_error(found):
-                await self._give_after_asking(found, 0, answer)
+                await self._give_on_error(found, error, answer)
                 outcome = STALE_IF_ERROR
             else:
                 await answer_failure(error, answer, forwarded)
@@ -362,6 +362,13 @@ class Proxy:
                 await give(whole, answer, now=self._now(), cache_status=status)
                 return STORED
         return None
+
+    async def _give_on_error(self, found: Found, error: UpstreamError, answer: Answer) -> None:
+        """Give what is stale: imgproxy gave no answer, or was not asked, because it fails."""
+        if isinstance(error, UpstreamFailing):
+            await self._give_hit(found, answer)
+        else:
+            await self._give_after_asking(found, 0, answer)
 
     async def _give_after_asking(self, found: Found, upstream_status: int, answer: Answer) -> None:
         """Give what a tier has: imgproxy said it was good (304), or failed (0: no answer)."""

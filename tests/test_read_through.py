@@ -670,11 +670,14 @@ async def test_imgproxy_that_fails_is_left_alone_and_kept_images_keep_coming(
         asked = len(upstream.images_asked_for)
         refused = await ask(proxy.port, TARGET + b"6")
         hit = await ask(proxy.port, TARGET)
+        proxy.clock.now += 365 * 86_400 + 1
+        stale = await ask(proxy.port, TARGET)
 
     assert [one.status for one in failed] == [503] * 5
     assert (refused.status, refused[b"Retry-After"]) == (503, b"1")
-    assert refused[b"Cache-Status"] == b"imgproxy-cache; fwd=uri-miss; detail=failing"
+    assert refused[b"Cache-Status"] == b"imgproxy-cache; detail=failing"
     assert hit.status == 200
+    assert stale[b"Cache-Status"] == b"imgproxy-cache; hit; ttl=-1; detail=memory"
     assert len(upstream.images_asked_for) == asked
 
 

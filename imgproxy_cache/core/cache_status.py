@@ -32,9 +32,14 @@ def cache_status(
     return _VALUES[why_not, collapsed, forwarded]
 
 
-def cache_status_of_failure(detail: str, forwarded: Forwarded = Forwarded.URI_MISS) -> bytes:
-    """What became of a request that imgproxy did not answer; `detail` is a token."""
-    return f"imgproxy-cache; fwd={forwarded}; detail={detail}".encode("ascii")
+def cache_status_of_failure(detail: str, forwarded: Forwarded | None = Forwarded.URI_MISS) -> bytes:
+    """
+    What became of a request that imgproxy did not answer, or (None) was not asked for.
+
+    `detail` is a token.
+    """
+    reason = "" if forwarded is None else f"fwd={forwarded}; "
+    return f"imgproxy-cache; {reason}detail={detail}".encode("ascii")
 
 
 def cache_status_of_hit(lifetimes: Lifetimes, now: float, tier: bytes) -> bytes:

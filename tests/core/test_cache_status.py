@@ -57,6 +57,11 @@ def test_value_says_why_imgproxy_was_asked(forwarded: Forwarded, value: bytes) -
     assert cache_status(None, collapsed=False, forwarded=forwarded) == value
 
 
+def test_failure_of_which_imgproxy_was_not_asked_names_no_reason_to_ask() -> None:
+    """RFC 9211 section 2.2: `fwd` says that a request went forward."""
+    assert cache_status_of_failure("failing", None) == b"imgproxy-cache; detail=failing"
+
+
 def test_failure_says_why_imgproxy_was_asked() -> None:
     value = cache_status_of_failure("timed-out", Forwarded.STALE)
     assert value == b"imgproxy-cache; fwd=stale; detail=timed-out"

@@ -199,7 +199,8 @@ async def wired_proxy(
     buffer = buffer_from(given)
     async with (
         upstream_from(given) as upstream,
-        read_through_from(given, store, buffer, now=clock) as read_through,
+        # Once left alone, imgproxy is so for two seconds: no probe comes in between.
+        read_through_from(given, store, buffer, now=clock, jitter=lambda: 1.0) as read_through,
         Uploads(
             store,
             concurrency=given.upload_concurrency,
