@@ -26,6 +26,8 @@ from tests.tiers.tiers import disk_folder, disk_tier
 from tests.uploading import DOWN, NOW, PLACE, numbered, uploading
 
 WEBP: Selection = ((b"accept", b"4"),)
+# For no image, however long a busy machine takes to store it; what was left there is adopted.
+NO_ROOM = SpoolLimits(max_bytes=1, max_files=10**6, max_age_seconds=10**9)
 
 
 @pytest.fixture
@@ -104,7 +106,7 @@ async def got(tier: DiskTier, *numbers: int) -> list[Kept | None]:
 
 async def test_what_never_was_in_the_spool_is_put_with_its_body(root: Path) -> None:
     async with tiered(root) as (tier, disk):
-        async with uploading(spool=root, disk=disk) as setup:
+        async with uploading(spool=root, limits=NO_ROOM, disk=disk) as setup:
             for number in (1, 2):
                 setup.uploads.offer(offered(kept_as(number), number))
             await setup.until(lambda: setup.recorded.count("stored") == 2)
@@ -237,7 +239,8 @@ async def test_without_a_tier_files_that_say_how_to_keep_them_are_removed(root: 
 async def test_a_variant_is_found_by_its_signpost(root: Path, is_spooled: bool) -> None:
     kept = kept_as(1, selection=WEBP)
     async with tiered(root) as (tier, disk):
-        async with uploading(spool=root, is_open=not is_spooled, disk=disk) as setup:
+        limits = SpoolLimits(10**9, 10**6, 10**9) if is_spooled else NO_ROOM
+        async with uploading(spool=root, limits=limits, is_open=not is_spooled, disk=disk) as setup:
             setup.uploads.offer(offered(kept))
             if is_spooled:
                 await setup.until(lambda: setup.recorded.count("spooled") == 1)
@@ -354,7 +357,7 @@ async def test_a_tier_that_is_not_ours_costs_nothing_but_what_it_would_keep(root
     root.with_name("disk").symlink_to(elsewhere)
     leave_behind(root, kept_as(1))
     async with tiered(root) as (_, disk):
-        async with uploading(spool=root, disk=disk, now=lambda: NOW + 60) as setup:
+        async with uploading(spool=root, limits=NO_ROOM, disk=disk, now=lambda: NOW + 60) as setup:
             setup.uploads.offer(offered(kept_as(2), 2))
             await setup.until(lambda: setup.recorded.count("stored") == 2)
             assert await setup.drain() == 0
