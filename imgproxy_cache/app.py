@@ -318,7 +318,8 @@ def _peer_is_trusted(settings: Settings) -> Callable[[str], bool]:
 
 def _store_check(store: Store, uploads: Uploads) -> Check:
     async def why_not_ready() -> str | None:
-        if uploads.store_problem is not None:
+        # Where no image waits that would be tried again, nobody else would see that it is back.
+        if uploads.store_problem is not None and uploads.waiting:
             return uploads.store_problem
         try:
             async with asyncio.timeout(STORE_CHECK_SECONDS):

@@ -82,6 +82,22 @@ async def test_a_store_that_is_down_at_the_start_heals_without_a_restart(
         stage.expect_all_stored()
 
 
+async def test_a_store_that_is_back_is_known_to_be_though_no_image_waits_for_it(
+    s3: S3Server, tmp_path: Path
+) -> None:
+    async with (
+        staged(s3, tmp_path) as stage,
+        stage.proxy(CACHE_SPOOL_MAX_AGE_SECONDS="3") as proxy,
+    ):
+        stage.front.fail(Fault.FORBIDDEN)
+        await stage.history.ask_many(proxy.port, 1)
+        await proxy.wait_for("store.failed")
+        await proxy.wait_for("upload.expired")
+        assert (await proxy.admin(b"/ready")).status == 503
+        stage.front.heal()
+        assert (await proxy.admin(b"/ready")).status == 200
+
+
 async def test_wrong_keys_are_named_and_heal_without_a_restart(
     s3: S3Server, tmp_path: Path
 ) -> None:
