@@ -88,8 +88,9 @@ def source() -> Iterator[TapeSource]:
 
 @pytest.fixture(scope="module")
 def engine(request: pytest.FixtureRequest) -> Iterator[RunningEngine]:
-    """One process for all cases with the same settings."""
-    with running_engine({**dict(request.param), "IMGPROXY_LOG_LEVEL": "info"}) as running:
+    """One process for all cases with the same settings, but in no hurry: no case is about that."""
+    unhurried = {"IMGPROXY_TIMEOUT": "60", "IMGPROXY_LOG_LEVEL": "info"}
+    with running_engine(dict(request.param) | unhurried) as running:
         yield running
 
 
