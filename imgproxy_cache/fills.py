@@ -296,17 +296,22 @@ class Fill:
         tiers.keep(self.kept, on_disk=status == 200 and not self._offer(tiers, upload))
 
     def _offer(self, tiers: ReadThrough, upload: Upload) -> bool:
-        """Whether the uploads take it; then the disk tier has it as soon as it is stored."""
+        """
+        Whether the uploads take it, and the disk tier has it as soon as it is stored.
+
+        A store that fails may do so for hours: the disk tier does not wait for it then.
+        """
         if self._why_not_in_store is not None or self.kept is None:
             return False
         upload.kept = without_body(self.kept)
         store = tiers.store
         if store is not None:
             upload.replaces = store.is_broken(upload.key)
-        is_taken = self._keeper.uploads.offer(upload)
+        uploads = self._keeper.uploads
+        is_taken = uploads.offer(upload)
         if is_taken and store is not None:
             store.expect(upload.key)
-        return is_taken
+        return is_taken and uploads.store_problem is None
 
 
 def _lifetimes(tiers: ReadThrough, by_name: Mapping[bytes, bytes], now: float) -> Lifetimes | None:

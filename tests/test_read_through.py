@@ -10,15 +10,20 @@ from pathlib import Path
 
 import pytest
 
+from imgproxy_cache.errors import StoreError
 from imgproxy_cache.stalls import MIN_CLIENT_BYTES_PER_SECOND
 from tests.servers.upstreams import End, FakeImgproxy, Gate, head, image
-from tests.servers.wired import WiredProxy, wired_proxy
+from tests.servers.wired import STORE_SECONDS, WiredProxy, wired_proxy
 from tests.wire import ask, connected, request
 
 TARGET = b"/_/rs:fit:300/plain/local:///a.jpg"
 BODY = bytes(range(256)) * 100
 SHA256 = hashlib.sha256(BODY).hexdigest().encode()
 MINUTE = (b"Server: imgproxy", b"Content-Type: image/jpeg", b"Cache-Control: max-age=60, public")
+
+DENIED = StoreError(
+    operation="put", place="memory://images", cause="denied", hint="let it write", kind="denied"
+)
 
 
 @pytest.fixture
@@ -641,6 +646,27 @@ async def test_image_is_no_younger_in_the_store_than_in_memory(
     assert from_memory[b"Cache-Status"] == b"imgproxy-cache; hit; ttl=31532390; detail=memory"
     assert from_store[b"Cache-Status"] == b"imgproxy-cache; hit; ttl=31532390; detail=store"
     assert from_memory[b"Age"] == from_store[b"Age"] == b"3610"
+
+
+async def test_disk_does_not_wait_for_a_store_that_fails(
+    upstream: FakeImgproxy, tmp_path: Path
+) -> None:
+    environ = {"CACHE_DISK_DIR": str(tmp_path / "disk"), "CACHE_MEMORY_BYTES": "0"}
+    async with reading(upstream, **environ) as proxy:
+        proxy.store.failure = DENIED
+        await ask(proxy.port, TARGET + b"1")  # whose upload finds out
+        async with asyncio.timeout(STORE_SECONDS):
+            while proxy.uploads.store_problem is None:
+                await asyncio.sleep(0.01)
+        answers = [await ask(proxy.port, TARGET) for _ in range(2)]
+    async with reading(upstream, **environ) as restarted:
+        answers.append(await ask(restarted.port, TARGET))
+
+    assert [one[b"Cache-Status"] for one in answers] == [
+        b"imgproxy-cache; fwd=uri-miss; stored",
+        b"imgproxy-cache; hit; ttl=31536000; detail=disk",
+        b"imgproxy-cache; hit; ttl=31536000; detail=disk",
+    ]
 
 
 async def test_short_lived_image_is_kept_in_memory_and_not_in_the_store(

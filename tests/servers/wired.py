@@ -30,6 +30,7 @@ from imgproxy_cache.app import (
 from imgproxy_cache.buffer import Buffer
 from imgproxy_cache.core.image import Image, StoredObject
 from imgproxy_cache.core.key import Key
+from imgproxy_cache.errors import StoreError
 from imgproxy_cache.metrics import Metrics
 from imgproxy_cache.protocol import ClientConnection
 from imgproxy_cache.proxy import PATIENCE_SECONDS, Proxy
@@ -63,10 +64,14 @@ class MemoryStore:
 
     def __init__(self) -> None:
         self.images: dict[str, Image] = {}
+        self.failure: StoreError | None = None
+        """Of whatever is written."""
         self._changed = asyncio.Event()
         self._loop = asyncio.get_running_loop()
 
     def put(self, key: Key, image: Image) -> None:
+        if self.failure is not None:
+            raise self.failure
         self.images[key] = image
         self._loop.call_soon_threadsafe(self._changed.set)
 
