@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from signal import SIGKILL
 
-SECONDS = 30.0
+SECONDS = 60.0
 IMGPROXY_CACHE = [sys.executable, "-m", "imgproxy_cache"]
 
 

@@ -24,6 +24,8 @@ from tests.servers.engine import (
 from tests.servers.source import TapeSource, tape_source
 
 SMALL = "/_/rs:fit:32:32/plain/local:///chelsea.jpg"
+SECONDS = 60.0
+UNHURRIED = {"IMGPROXY_TIMEOUT": "60", "IMGPROXY_DOWNLOAD_TIMEOUT": "60"}
 
 
 @pytest.fixture
@@ -63,7 +65,7 @@ def test_bad_settings_end_it_before_it_listens() -> None:
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=SECONDS,
         check=False,
     )
     assert finished.returncode == 2
@@ -154,13 +156,13 @@ def test_request_that_takes_too_long_is_answered_with_503(source: TapeSource) ->
 
 def test_client_that_leaves_the_queue_is_forgotten(source: TapeSource) -> None:
     limits = {"IMGPROXY_WORKERS": "1", "IMGPROXY_REQUESTS_QUEUE_SIZE": "1"}
-    with running_engine(limits) as engine, ExitStack() as connections:
+    with running_engine(UNHURRIED | limits) as engine, ExitStack() as connections:
 
         def send(target: str) -> socket.socket:
             return connections.enter_context(engine.send(request(target)))
 
         working = send(slow(source))
-        assert source.waiting.acquire(timeout=10)
+        assert source.waiting.acquire(timeout=SECONDS)
         rivals = [send(slow(source)), send(slow(source))]
         refused = first_to_answer(rivals)
         assert read_answer(refused).status == 429
@@ -170,7 +172,7 @@ def test_client_that_leaves_the_queue_is_forgotten(source: TapeSource) -> None:
             queued = waiting.submit(first_status_but_429, engine, SMALL)
             source.release.set()
             assert read_answer(working).status == 200
-            assert queued.result(30) == 200
+            assert queued.result(SECONDS) == 200
     assert not source.waiting.acquire(blocking=False), "the source was asked for nobody"
 
 
@@ -182,14 +184,14 @@ def first_status_but_429(engine: RunningEngine, target: str) -> int:
 
 
 def test_sigterm_lets_what_runs_finish(source: TapeSource) -> None:
-    with running_engine() as engine, engine.send(request(slow(source))) as working:
-        assert source.waiting.acquire(timeout=10)
+    with running_engine(UNHURRIED) as engine, engine.send(request(slow(source))) as working:
+        assert source.waiting.acquire(timeout=SECONDS)
         with ThreadPoolExecutor(1) as stopping:
             status = stopping.submit(engine.stop)
             _wait_until_refused(engine.port)
             source.release.set()
             assert read_answer(working).status == 200
-            assert status.result(30) == 0
+            assert status.result(SECONDS) == 0
         assert engine.log()[-1]["event"] == "engine.stopped"
 
 
@@ -211,7 +213,7 @@ def test_sigterm_does_not_wait_for_a_render_that_nobody_waits_for(tmp_path: Path
 def _wait_until_refused(port: int) -> None:
     while True:
         try:
-            socket.create_connection(("127.0.0.1", port), timeout=10).close()
+            socket.create_connection(("127.0.0.1", port), timeout=SECONDS).close()
         except ConnectionError:
             return
 

@@ -63,7 +63,7 @@ async def test_thread_at_work_keeps_its_place_after_its_request_is_gone() -> Non
 
     def work() -> None:
         begun.set()
-        release.wait(10)
+        release.wait(60)
 
     async with Workers(1, 1) as workers:
         gone = asyncio.create_task(take_turn(workers, work))
@@ -85,7 +85,7 @@ async def test_leaving_waits_for_the_threads() -> None:
 
     def work() -> None:
         begun.set()
-        release.wait(10)
+        release.wait(60)
         done.set()
 
     async with Workers(1, 0) as workers:

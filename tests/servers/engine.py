@@ -19,8 +19,8 @@ from typing import Any
 
 ROOT = Path(__file__).parents[2]
 IMAGES = ROOT / "tests" / "images"
-START_SECONDS = 30.0
-ANSWER_SECONDS = 30.0
+START_SECONDS = 60.0
+ANSWER_SECONDS = 60.0
 
 Headers = list[tuple[str, str]]
 
@@ -75,7 +75,7 @@ class RunningEngine:
     def stop(self) -> int:
         """Ask it to stop; its exit status."""
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(30)
+        return self.process.wait(START_SECONDS)
 
 
 def request(target: bytes | str, method: str = "GET", headers: Headers | None = None) -> bytes:
@@ -151,7 +151,7 @@ def running_engine(settings: Mapping[str, str] | None = None) -> Iterator[Runnin
             yield engine
         finally:
             process.kill()
-            process.wait(10)
+            process.wait(START_SECONDS)
 
 
 def _wait_until_it_accepts(port: int) -> None:

@@ -43,7 +43,7 @@ class _Requests(BaseHTTPRequestHandler):
         _, kind, name = self.path.split("/")
         if kind == "slow":
             self.server.waiting.release()
-            self.server.release.wait(30)
+            self.server.release.wait(60)
         if kind.isdigit():
             self._answer(int(kind), b"no such image", {})
         elif kind == "cut":
