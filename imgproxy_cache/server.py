@@ -37,6 +37,7 @@ from imgproxy_cache.app import LAST_UPLOADS_SECONDS, health_of, proxy_app
 from imgproxy_cache.asked_server import AskedServer
 from imgproxy_cache.core.printable import printable_target
 from imgproxy_cache.errors import FolderError, SpoolError
+from imgproxy_cache.huge_pages import gather_in_huge_pages
 from imgproxy_cache.leaving import leave
 from imgproxy_cache.listen import bound
 from imgproxy_cache.metrics import FIGURES_DIR, Metrics
@@ -320,6 +321,7 @@ class _Server(AskedServer):
             signal.signal(number, self.handle_exit)
         await super().startup(sockets)
         if self.started:
+            gather_in_huge_pages()  # what all requests use is there now
             settings = self._settings
             log.info(
                 "server.started",
