@@ -170,8 +170,9 @@ class Fill:
         keeper = self._keeper
         if keeper.tiers is not None and self.request.path is not None:
             # What is no GET imgproxy answers at once, however many images fail.
-            status = flight.status if self.request.method == "GET" else 0
-            keeper.tiers.admission.told(status, flight.error, was_probe=self._is_probe)
+            tells = self.request.method == "GET" or not flight.status
+            status, error = (flight.status, flight.error) if tells else (0, None)
+            keeper.tiers.admission.told(status, error, was_probe=self._is_probe)
         if not flight.status:
             return
         keeper.events.fetch_ended(flight.status, flight.size)

@@ -11,7 +11,7 @@ def test_what_fills_them_is_moved_as_it_is() -> None:
     before = kilobytes("AnonHugePages")
     gathered = gather_in_huge_pages()
     assert gathered * HUGE_PAGE_BYTES // 1024 >= kilobytes("AnonHugePages") - before
-    assert (gathered > 0) is kernel_has_them()
+    assert gathered > 0 or not kernel_has_them()
     assert [int.from_bytes(each) for each in objects] == list(range(40_000))
 
 
@@ -39,4 +39,4 @@ def kernel_has_them() -> bool:
             memory.madvise(MADV_COLLAPSE)
         except OSError:
             return False
-        return True
+        return "[never]" not in Path("/sys/kernel/mm/transparent_hugepage/enabled").read_text()

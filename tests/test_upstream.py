@@ -726,6 +726,7 @@ def test_no_connection_over_tls_that_is_made_at_the_end_is_left_open(s3_tls: S3S
                 upstream.fetch(b"GET / HTTP/1.1\r\nHost: s3\r\n\r\n", Collected()).abandon()
             await asyncio.sleep(seconds)
 
+    gc.collect()  # what other tests have left
     with warnings.catch_warnings(record=True) as left_open:
         warnings.simplefilter("always")
         for number in range(20):

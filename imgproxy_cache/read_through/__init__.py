@@ -142,7 +142,7 @@ class ReadThrough:
         return Found(b"memory", held.metadata, held.size, held)
 
     def has_other_variants(self, resource: Resource) -> bool:
-        """Whether there are answers for requests with other fields, as far as memory knows."""
+        """Whether there are, or were, answers for requests with other fields: what memory knows."""
         entry = self.memory.entries.entry(tier_key(resource.name))
         return entry is not None and isinstance(entry.value, Signpost)
 

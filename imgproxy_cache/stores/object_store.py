@@ -196,7 +196,7 @@ class ObjectStore:
             attributes[its_name] = getattr(image, field)
         values = "".join(attributes.values())
         if len(values) > MOST_FIELD_BYTES:
-            raise self._unfit(name, f"its fields have {len(values)} bytes")
+            raise self._unfit(name, f"its fields have {len(values)} characters")
         # obstore panics at such a value, and prints the panic.
         if not fits_a_header(values):
             field, value = next(item for item in attributes.items() if not fits_a_header(item[1]))
@@ -307,7 +307,7 @@ def _stored_disposition(value: str) -> str:
     """
     The same Content-Disposition in ASCII: stores sign and keep nothing else.
 
-    A name that no file can have is left out: it is in the path, anybody's to choose, and a store
+    A name far longer than a file's is left out: it is in the path, anybody's to choose, and a store
     that has no room for it fails as one that is broken.
     """
     stored = value if value.isascii() else _ascii_disposition(value)

@@ -103,7 +103,7 @@ class Spool:
             os.close(descriptor)
 
     def try_to_write(self, size: int) -> None:
-        """Fail as :meth:`write` does, if the disk does not take a file of this size."""
+        """Fail as :meth:`write` does, where the disk has no room for a file of this size."""
         path = f"{self._folder}/room{TEMPORARY}"
         try:
             self._write_file(path, b"", bytes(size))

@@ -116,6 +116,8 @@ class Spooling:
         if self._flusher is None or self._flusher.done():
             self._flusher = asyncio.create_task(self._write_now())
         await asyncio.wait([self._flusher], timeout=seconds)
+        if self._flusher.done():
+            self._flusher.result()
 
     def count(self, file: SpoolFile, sign: int = 1) -> None:
         """A file came into our part of the spool, or left it."""
@@ -171,9 +173,11 @@ class Spooling:
         None that a store which works takes in time is ever written: the problem would be said to
         last when it is long mended.
         """
-        if self.problem is None or self._waiting:
+        if self.problem is None:
             return
         async with self._writing:
+            if self._waiting:
+                return
             if self.problem == FULL:
                 self._set_problem(FULL if self._is_full(0, 0) else None)
                 return
