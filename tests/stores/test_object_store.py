@@ -138,7 +138,9 @@ async def test_a_name_is_stored_as_stores_can_keep_it(
         pytest.param("a\r\nX-Injected: 1", "what a header cannot", id="two lines"),
         pytest.param("caf\xe9", "what a header cannot", id="beyond ASCII"),
         pytest.param("a\0", "what a header cannot", id="NUL"),
-        pytest.param("max-age=9000, x=" + "y" * 2000, "its fields have 2203 characters", id="too long"),
+        pytest.param(
+            "max-age=9000, x=" + "y" * 2000, "its fields have 2203 characters", id="too long"
+        ),
     ],
 )
 async def test_a_value_that_no_object_can_have_is_refused_without_blaming_the_store(
