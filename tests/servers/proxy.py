@@ -132,6 +132,7 @@ async def started_proxy(upstream_port: int, **environ: str) -> AsyncIterator[Run
             "IMGPROXY_BIND": f"127.0.0.1:{port}",
             "CACHE_ADMIN_BIND": f"127.0.0.1:{admin_port}",
             "CACHE_UPSTREAM_URL": f"http://127.0.0.1:{upstream_port}",
+            "CACHE_UPSTREAM_CONNECT_TIMEOUT_SECONDS": "30",  # a fake one may be very busy
             **({} if "S3_BUCKET" in environ else {"CACHE_STORE_URL": f"file://{store}"}),
             **environ,
         }
