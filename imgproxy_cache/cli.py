@@ -2,7 +2,6 @@
 
 import argparse
 import os
-import re
 import shutil
 import sys
 import textwrap
@@ -12,6 +11,7 @@ from typing import NoReturn
 
 from imgproxy_cache.core.key import key_from_target, object_name
 from imgproxy_cache.core.location import FolderLocation
+from imgproxy_cache.core.printable import fits_a_target
 from imgproxy_cache.errors import ImgproxyCacheError, SettingsError
 from imgproxy_cache.leaving import leave
 from imgproxy_cache.settings import Settings
@@ -19,8 +19,6 @@ from imgproxy_cache.settings.environment import Environment
 from imgproxy_cache.settings.read_through import read_key_rules
 from imgproxy_cache.settings.reference import SETTINGS
 from imgproxy_cache.settings.store import read_store
-
-_IN_NO_TARGET = re.compile(rb"[^!-~]")
 
 Command = Callable[[argparse.Namespace, Mapping[str, str]], int]
 
@@ -184,11 +182,10 @@ def _key(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
         raise SettingsError(env.problems)
     folder = "" if isinstance(location, FolderLocation) else location.folder
     for path in arguments.path:
-        target = os.fsencode(path)
-        if _IN_NO_TARGET.search(target):
+        if not fits_a_target(path):
             hint = "expected blanks and what is beyond ASCII escaped, as browsers send them"
             sys.stderr.write(f"{path!a} is the path of no request: {hint}\n")
-        print(object_name(folder, key_from_target(target, rules)))
+        print(object_name(folder, key_from_target(os.fsencode(path), rules)))
     return 0
 
 

@@ -18,3 +18,8 @@ def printable_target(target: bytes) -> str:
 def fits_a_header(text: str) -> bool:
     """Whether a field's value may be this text: stores sign and keep ASCII alone."""
     return text.isascii() and text.isprintable()
+
+
+def fits_a_target(text: str) -> bool:
+    """Whether this may be in a request target, which has no blanks either (RFC 9112 section 3)."""
+    return fits_a_header(text) and " " not in text

@@ -1,16 +1,15 @@
 """What we read of imgproxy's own settings: how paths are read, and what may be stored."""
 
-import re
 from dataclasses import dataclass
 
 from imgproxy_cache.core.imgproxy_path import PathRules
+from imgproxy_cache.core.printable import fits_a_target
 from imgproxy_cache.settings.environment import Environment
 
 _FALLBACK_IMAGE = tuple(f"IMGPROXY_FALLBACK_IMAGE_{kind}" for kind in ("DATA", "PATH", "URL"))
 _AUTO_FORMATS = tuple(
     f"IMGPROXY_{name}" for name in ("AUTO_WEBP", "AUTO_AVIF", "AUTO_JXL", "ENABLE_WEBP_DETECTION")
 )
-_IN_A_PATH = re.compile(r"[!-~]*")
 _DEFAULT_TTL_SECONDS = 31_536_000
 
 
@@ -45,7 +44,7 @@ def read_path_prefix(env: Environment) -> str:
     """
     path = (env.text("IMGPROXY_PATH_PREFIX") or "").partition("?")[0].partition("#")[0]
     path = path.removesuffix("/")
-    if not _IN_A_PATH.fullmatch(path):
+    if not fits_a_target(path):
         env.reject("IMGPROXY_PATH_PREFIX", "printable ASCII without blanks")
     return path if not path or path.startswith("/") else f"/{path}"
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from imgproxy_cache.core.printable import printable_target
+from imgproxy_cache.core.printable import fits_a_target, printable_target
 
 
 @pytest.mark.parametrize(
@@ -23,3 +23,18 @@ from imgproxy_cache.core.printable import printable_target
 )
 def test_target_is_shown_without_what_is_secret(target: bytes, expected: str) -> None:
     assert printable_target(target) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        pytest.param("", True, id="nothing"),
+        pytest.param('!/%20"{}~', True, id="from the first to the last"),
+        pytest.param("/a b", False, id="a blank"),
+        pytest.param("/a\x7f", False, id="a control character"),
+        pytest.param("/\u00e4", False, id="beyond ASCII"),
+        pytest.param("/\udcff", False, id="no text"),
+    ],
+)
+def test_text_of_a_target(text: str, expected: bool) -> None:
+    assert fits_a_target(text) is expected
