@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
 
@@ -573,9 +573,11 @@ async def test_stream_goes_at_the_pace_of_its_slowest_client_until_that_has_gone
     assert {entry["outcome"] for entry in proxy.requests} == {"client-gone", "too-large"}
 
 
-async def test_newcomer_who_would_miss_the_beginning_of_a_stream_gets_a_fetch_of_its_own(
+@asynccontextmanager
+async def behind_with_a_stream(
     upstream: FakeImgproxy,
-) -> None:
+) -> AsyncIterator[tuple[WiredProxy, Wire]]:
+    """A proxy, and a client that has taken next to nothing of a stream but its head."""
     upstream.script(TARGET, image(LARGE))
     async with (
         wired_proxy(upstream.port, CACHE_MAX_OBJECT_BYTES="100000") as proxy,
@@ -583,6 +585,13 @@ async def test_newcomer_who_would_miss_the_beginning_of_a_stream_gets_a_fetch_of
     ):
         slow.send(request(TARGET))
         await slow.head()
+        yield proxy, slow
+
+
+async def test_newcomer_who_would_miss_the_beginning_of_a_stream_gets_a_fetch_of_its_own(
+    upstream: FakeImgproxy,
+) -> None:
+    async with behind_with_a_stream(upstream) as (proxy, slow):
         await slow.some(1_000_000)
         assert (await ask(proxy.port, TARGET)).body == LARGE
         slow.hang_up()
@@ -591,13 +600,7 @@ async def test_newcomer_who_would_miss_the_beginning_of_a_stream_gets_a_fetch_of
 
 
 async def test_stream_that_nobody_takes_any_more_is_given_up(upstream: FakeImgproxy) -> None:
-    upstream.script(TARGET, image(LARGE))
-    async with (
-        wired_proxy(upstream.port, CACHE_MAX_OBJECT_BYTES="100000") as proxy,
-        connected(proxy.port, receive_buffer_bytes=4096) as slow,
-    ):
-        slow.send(request(TARGET))
-        await slow.head()
+    async with behind_with_a_stream(upstream) as (proxy, slow):
         slow.hang_up()
         await upstream.until(lambda self: self.open_connections == 0)
         await proxy.until_idle()
@@ -608,13 +611,7 @@ async def test_stream_that_nobody_takes_any_more_is_given_up(upstream: FakeImgpr
 async def test_client_that_goes_while_it_is_behind_with_a_stream_is_counted_as_gone(
     upstream: FakeImgproxy,
 ) -> None:
-    upstream.script(TARGET, image(LARGE))
-    async with (
-        wired_proxy(upstream.port, CACHE_MAX_OBJECT_BYTES="100000") as proxy,
-        connected(proxy.port, receive_buffer_bytes=4096) as slow,
-    ):
-        slow.send(request(TARGET))
-        await slow.head()
+    async with behind_with_a_stream(upstream) as (proxy, slow):
         (client,) = proxy.state.connections
         assert isinstance(client, ClientConnection)
         async with asyncio.timeout(20):
